@@ -127,7 +127,8 @@ type Turn struct {
 	Text      string     `json:"text"`
 	Label     string     `json:"label"` // user or world: where the text came from
 	ToolCalls []ToolCall `json:"tool_calls,omitempty"`
-	Tool      string     `json:"tool,omitempty"` // of a tool's turn
+	Tool      string     `json:"tool,omitempty"`    // of a tool's turn
+	CallID    string     `json:"call_id,omitempty"` // of a tool's turn: the call that it answers
 	Time      time.Time  `json:"time"`
 }
 

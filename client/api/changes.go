@@ -22,12 +22,12 @@ func (c *Changes) Empty() bool {
 type Change struct {
 	Path   string `json:"path"`
 	From   string `json:"from,omitempty"` // old path of a renamed file
-	Type   string `json:"type"`           // file, dir or link
-	Mode   uint32 `json:"mode"`           // permission bits only
+	Type   string `json:"type"`           // file, dir or link; empty for what was refused
+	Mode   uint32 `json:"mode"`           // permission bits only; of a deleted path, the old ones
 	Size   int64  `json:"size"`
 	SHA256 string `json:"sha256,omitempty"` // hex, of a file's new bytes
-	Before string `json:"before,omitempty"` // hex, of a file's old bytes: what the client expects to find, else a conflict
-	Target string `json:"target,omitempty"` // of a link
+	Before string `json:"before,omitempty"` // hex, of a file's old bytes: what the client expects to find, else a conflict. Of a link: of its old target
+	Target string `json:"target,omitempty"` // of a link; of a deleted one, the old target if it can be shown
 	Binary bool   `json:"binary,omitempty"`
 	Why    string `json:"why,omitempty"` // of a refusal
 }

@@ -1,0 +1,242 @@
+package guard_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/closedpaw/closedpaw/client/api"
+	"github.com/closedpaw/closedpaw/daemon/internal/approval"
+	"github.com/closedpaw/closedpaw/daemon/internal/audit"
+	"github.com/closedpaw/closedpaw/daemon/internal/guard"
+	"github.com/closedpaw/closedpaw/daemon/internal/peer"
+	"github.com/closedpaw/closedpaw/daemon/internal/role"
+	"github.com/closedpaw/closedpaw/policy"
+)
+
+// house is a guard with the real policy, the real audit role, and real questions.
+type house struct {
+	*guard.Guard
+	broker *approval.Broker
+	audit  *audit.Writer
+	log    *role.Conn // closing it is the death of the audit role
+}
+
+func build(t *testing.T) *house {
+	t.Helper()
+	mine, theirs, err := role.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cc, err := role.NewConn(mine, role.Control, role.Audit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ac, err := role.NewConn(theirs, role.Audit, role.Control)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	ended := make(chan error, 1)
+	go func() { ended <- audit.Serve(ac, dir) }()
+	caller := role.NewCaller(cc)
+	go caller.Run(nil)
+	t.Cleanup(func() { cc.Close(); <-ended })
+	w := audit.NewWriter(caller)
+	b := approval.New(time.Minute)
+	return &house{guard.New(bundle(t), w, b, func(uid uint32) bool { return uid >= 1000 && uid <= 60000 }, "gvisor"), b, w, cc}
+}
+
+// bundle signs the default policy with a key of its own.
+func bundle(t *testing.T) *policy.Bundle {
+	t.Helper()
+	files, err := policy.Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pub, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sp, err := ssh.NewPublicKey(pub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	signed, err := policy.Sign(files, policy.Manifest{Serial: 1, NotBefore: now.Add(-time.Hour), Expires: now.Add(time.Hour)}, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := fstest.MapFS{}
+	for name, b := range signed {
+		dir[name] = &fstest.MapFile{Data: b, Mode: 0o644}
+	}
+	p, err := policy.Load(dir, []byte(`test namespaces="closedpaw-policy" `+string(ssh.MarshalAuthorizedKey(sp))), policy.LoadOptions{Now: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func effect() guard.Effect {
+	return guard.Effect{UID: 1000, Session: "s", Action: policy.ActionToolCall, Resource: policy.Tool{Name: "shell", Effect: "sandbox"},
+		Tool: "shell", Summary: "run a command", Detail: "true", Exact: []byte("true")}
+}
+
+func (h *house) events(t *testing.T) (out []string) {
+	t.Helper()
+	page, err := h.audit.Read(t.Context(), -1, 100, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range page.Records {
+		out = append(out, r.Event+" "+r.Decision)
+	}
+	return out
+}
+
+func TestPermitIsForTheseBytesOnce(t *testing.T) {
+	h := build(t)
+	p, err := h.Permit(t.Context(), effect())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Use([]byte("false")); err == nil {
+		t.Error("it served for other bytes")
+	}
+	if err := p.Use([]byte("true")); err != nil {
+		t.Error(err)
+	}
+	if err := p.Use([]byte("true")); err == nil {
+		t.Error("it served twice")
+	}
+	var none *guard.Permit
+	if none.Use([]byte("true")) == nil || (&guard.Permit{}).Use([]byte("true")) == nil {
+		t.Error("a permit that nobody gave serves")
+	}
+}
+
+func TestIntentIsOnDiskBeforeThePermit(t *testing.T) {
+	h := build(t)
+	if _, err := h.Permit(t.Context(), effect()); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.events(t); len(got) != 1 || got[0] != audit.EventToolIntent+" allow" {
+		t.Errorf("the log says %q", got)
+	}
+}
+
+// No audit, no effect: and no request either.
+func TestWithoutAuditNothingHappens(t *testing.T) {
+	h := build(t)
+	h.log.Close()
+	var no *guard.Denied
+	if _, err := h.Permit(t.Context(), effect()); err == nil || errors.As(err, &no) {
+		t.Errorf("error %v, want a failure to record", err)
+	}
+	id := peer.Identity{UID: 33}
+	if _, err := h.Admit(t.Context(), id, policy.ActionStatus, policy.Daemon{}); err == nil || errors.As(err, &no) {
+		t.Errorf("error %v, want a failure to record", err)
+	}
+}
+
+func asking() guard.Effect {
+	e := effect()
+	e.Action, e.Resource, e.Tool = policy.ActionChangesApply, policy.Session{ID: "s", Owner: 1000}, "apply"
+	return e
+}
+
+func TestAsking(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer  func(h *house, a api.Approval) error
+		allowed bool
+		says    string
+	}{
+		"yes": {func(h *house, a api.Approval) error {
+			_, err := h.broker.Answer(1000, a.ID, api.Answer{Allow: true, Digest: a.Digest}, "test")
+			return err
+		}, true, ""},
+		"no": {func(h *house, a api.Approval) error {
+			_, err := h.broker.Answer(1000, a.ID, api.Answer{Digest: a.Digest}, "test")
+			return err
+		}, false, "the person said no"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := build(t)
+			e := asking()
+			var closed string
+			e.Opened = func(a api.Approval) {
+				if a.Reason == "" || a.Digest == "" || a.Detail != "true" {
+					t.Errorf("the question is %+v", a)
+				}
+				go func() {
+					if err := c.answer(h, a); err != nil {
+						t.Error(err)
+					}
+				}()
+			}
+			e.Closed = func(a api.Approval) { closed = a.Outcome }
+			p, err := h.Permit(t.Context(), e)
+			var no *guard.Denied
+			if (err == nil) != c.allowed || err != nil && (!errors.As(err, &no) || no.Reason != c.says) {
+				t.Errorf("permit %v, error %v", p, err)
+			}
+			if closed == "" {
+				t.Error("nobody was told that the question is closed")
+			}
+			want := map[bool]string{true: "ask", false: "deny"}[c.allowed]
+			got := h.events(t)
+			if len(got) != 3 || got[0] != audit.EventAsked+" ask" || !strings.HasPrefix(got[1], audit.EventAnswered) || got[2] != audit.EventToolIntent+" "+want {
+				t.Errorf("the log says %q", got)
+			}
+		})
+	}
+}
+
+func TestSessionThatEndsIsNoYes(t *testing.T) {
+	h := build(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	e := asking()
+	e.Opened = func(api.Approval) { cancel() }
+	if p, err := h.Permit(ctx, e); err == nil {
+		t.Errorf("permit %v", p)
+	}
+	if got := h.events(t); len(got) != 3 || got[2] != audit.EventToolIntent+" deny" {
+		t.Errorf("the log says %q", got)
+	}
+}
+
+func TestDenials(t *testing.T) {
+	h := build(t)
+	cloud := effect()
+	cloud.Action, cloud.Resource = policy.ActionModelUse, policy.Model{Name: "m", Provider: "elsewhere"}
+	unknown := effect()
+	unknown.Resource = policy.Tool{Name: "launch", Effect: "unknown"}
+	memory := effect()
+	memory.Action, memory.Resource, memory.MemoryBytes = policy.ActionSandboxUse, policy.Daemon{}, 1<<50
+	system := effect()
+	system.UID = 33
+	others := asking()
+	others.Resource = policy.Session{ID: "s", Owner: 1001}
+	for name, e := range map[string]guard.Effect{"a model elsewhere": cloud, "an unknown tool": unknown, "too much memory": memory,
+		"a system user": system, "another's session": others} {
+		var no *guard.Denied
+		if _, err := h.Permit(t.Context(), e); !errors.As(err, &no) || no.Reason == "" {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+	if got := h.events(t); len(got) != 5 {
+		t.Errorf("the log says %q", got)
+	}
+}

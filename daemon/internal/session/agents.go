@@ -1,0 +1,160 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/closedpaw/closedpaw/daemon/internal/role"
+)
+
+// agents gives each turn an agent of its own and keeps the next one ready: starting one takes longer than a model's
+// first token may be late.
+type agents struct {
+	launcher *role.Caller
+	spare    chan *agent
+	mu       sync.Mutex
+	closed   bool
+	live     map[string]*agent
+}
+
+// agent is one that runs.
+type agent struct {
+	id   string
+	conn *role.Conn
+	in   chan role.Packet // closed when it is gone; err says why
+	quit chan struct{}
+	err  error
+}
+
+func newAgents(launcher *role.Caller) *agents {
+	a := &agents{launcher: launcher, spare: make(chan *agent, 1), live: map[string]*agent{}}
+	go a.refill()
+	return a
+}
+
+func (a *agents) refill() {
+	ctx, cancel := context.WithTimeout(context.Background(), role.Timeout)
+	defer cancel()
+	ag, err := a.start(ctx)
+	if err != nil {
+		return // the next turn tries itself, and says why it cannot
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.closed {
+		select {
+		case a.spare <- ag:
+			return
+		default:
+		}
+	}
+	go a.stop(ag)
+}
+
+// get returns an agent that nobody has used.
+func (a *agents) get(ctx context.Context) (*agent, error) {
+	for {
+		select {
+		case ag := <-a.spare:
+			go a.refill()
+			select {
+			case <-ag.in: // it may not speak before it is spoken to; or it died while it waited
+				a.stop(ag)
+			default:
+				return ag, nil
+			}
+		default:
+			return a.start(ctx)
+		}
+	}
+}
+
+func (a *agents) start(ctx context.Context) (*agent, error) {
+	ag := &agent{id: newID(), in: make(chan role.Packet, 256), quit: make(chan struct{})}
+	a.mu.Lock()
+	a.live[ag.id] = ag
+	a.mu.Unlock()
+	p, err := a.launcher.Call(ctx, &role.StartAgent{ID: ag.id})
+	if err == nil && len(p.Files) != 1 {
+		p.Close()
+		err = fmt.Errorf("unexpected answer %T", p.Msg)
+	}
+	var conn *role.Conn
+	if err == nil {
+		conn, err = role.NewConn(p.Files[0], role.Control, role.Agent)
+	}
+	if err != nil {
+		a.forget(ag)
+		return nil, fmt.Errorf("cannot start an agent: %w", err)
+	}
+	a.mu.Lock()
+	ag.conn = conn
+	a.mu.Unlock()
+	go ag.receive()
+	return ag, nil
+}
+
+// receive hands on what the agent says, at the pace of whoever listens.
+func (ag *agent) receive() {
+	defer close(ag.in)
+	for {
+		p, err := ag.conn.Recv()
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = errors.New("the agent has ended")
+			}
+			ag.err = err
+			return
+		}
+		select {
+		case ag.in <- p:
+		case <-ag.quit:
+			p.Close()
+			ag.err = errors.New("the agent was ended")
+			return
+		}
+	}
+}
+
+// stop ends an agent for good.
+func (a *agents) stop(ag *agent) {
+	ctx, cancel := context.WithTimeout(context.Background(), role.Timeout)
+	defer cancel()
+	// An agent that is gone already is no failure.
+	_, _ = role.Ask[role.Finished](ctx, a.launcher, &role.EndAgent{ID: ag.id})
+	ag.conn.Close()
+	a.forget(ag)
+}
+
+func (a *agents) forget(ag *agent) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, ok := a.live[ag.id]; ok {
+		delete(a.live, ag.id)
+		close(ag.quit)
+	}
+}
+
+// died closes the connection of an agent that the launcher saw end.
+func (a *agents) died(id string) {
+	a.mu.Lock()
+	ag := a.live[id]
+	a.mu.Unlock()
+	if ag != nil && ag.conn != nil {
+		ag.conn.Close()
+	}
+}
+
+func (a *agents) close() {
+	a.mu.Lock()
+	a.closed = true
+	a.mu.Unlock()
+	select {
+	case ag := <-a.spare:
+		a.stop(ag)
+	default:
+	}
+}
