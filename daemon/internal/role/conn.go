@@ -91,11 +91,11 @@ func (c *Conn) Send(seq uint64, m Message, files ...*os.File) error {
 	if err := permitted(m.kind(), c.me, c.other, len(files)); err != nil {
 		return err
 	}
-	body, err := json.Marshal(m)
+	body, err := encode(m)
 	if err != nil {
 		return fmt.Errorf("cannot encode %s: %w", m.kind(), err)
 	}
-	b, err := json.Marshal(envelope{m.kind(), seq, body})
+	b, err := encode(envelope{m.kind(), seq, body})
 	if err != nil {
 		return fmt.Errorf("cannot encode %s: %w", m.kind(), err)
 	}
@@ -123,7 +123,7 @@ func (c *Conn) Send(seq uint64, m Message, files ...*os.File) error {
 func (c *Conn) Recv() (Packet, error) {
 	n, on, flags, _, err := c.c.ReadMsgUnix(c.buf, c.oob)
 	if err != nil {
-		if errors.Is(err, net.ErrClosed) || errors.Is(err, unix.ECONNRESET) {
+		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, unix.ECONNRESET) { // net wraps them all
 			err = io.EOF
 		}
 		return Packet{}, err
@@ -152,6 +152,17 @@ func (c *Conn) Recv() (Packet, error) {
 	return p, nil
 }
 
+// encode leaves <, > and & alone, as json.Marshal does not: markup in a tool's arguments would grow sixfold.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
 // Decode parses one message strictly: known type, known fields, nothing behind it.
 func Decode(b []byte) (seq uint64, m Message, err error) {
 	var e envelope
@@ -172,7 +183,9 @@ func Decode(b []byte) (seq uint64, m Message, err error) {
 func strict(b []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
+	if err := d.Decode(v); err == io.EOF {
+		return errors.New("it is empty") // not the end of the connection
+	} else if err != nil {
 		return err
 	}
 	if _, err := d.Token(); err != io.EOF {
