@@ -2,101 +2,26 @@ package guard_test
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
 	"errors"
 	"strings"
 	"testing"
-	"testing/fstest"
-	"time"
-
-	"golang.org/x/crypto/ssh"
 
 	"github.com/closedpaw/closedpaw/client/api"
-	"github.com/closedpaw/closedpaw/daemon/internal/approval"
 	"github.com/closedpaw/closedpaw/daemon/internal/audit"
 	"github.com/closedpaw/closedpaw/daemon/internal/guard"
+	"github.com/closedpaw/closedpaw/daemon/internal/guard/guardtest"
 	"github.com/closedpaw/closedpaw/daemon/internal/peer"
-	"github.com/closedpaw/closedpaw/daemon/internal/role"
 	"github.com/closedpaw/closedpaw/policy"
 )
-
-// house is a guard with the real policy, the real audit role, and real questions.
-type house struct {
-	*guard.Guard
-	broker *approval.Broker
-	audit  *audit.Writer
-	log    *role.Conn // closing it is the death of the audit role
-}
-
-func build(t *testing.T) *house {
-	t.Helper()
-	mine, theirs, err := role.Pair()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cc, err := role.NewConn(mine, role.Control, role.Audit)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ac, err := role.NewConn(theirs, role.Audit, role.Control)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	ended := make(chan error, 1)
-	go func() { ended <- audit.Serve(ac, dir) }()
-	caller := role.NewCaller(cc)
-	go caller.Run(nil)
-	t.Cleanup(func() { cc.Close(); <-ended })
-	w := audit.NewWriter(caller)
-	b := approval.New(time.Minute)
-	return &house{guard.New(bundle(t), w, b, func(uid uint32) bool { return uid >= 1000 && uid <= 60000 }, "gvisor"), b, w, cc}
-}
-
-// bundle signs the default policy with a key of its own.
-func bundle(t *testing.T) *policy.Bundle {
-	t.Helper()
-	files, err := policy.Default()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pub, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := ssh.NewSignerFromKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sp, err := ssh.NewPublicKey(pub)
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := time.Now()
-	signed, err := policy.Sign(files, policy.Manifest{Serial: 1, NotBefore: now.Add(-time.Hour), Expires: now.Add(time.Hour)}, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := fstest.MapFS{}
-	for name, b := range signed {
-		dir[name] = &fstest.MapFile{Data: b, Mode: 0o644}
-	}
-	p, err := policy.Load(dir, []byte(`test namespaces="closedpaw-policy" `+string(ssh.MarshalAuthorizedKey(sp))), policy.LoadOptions{Now: now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
 
 func effect() guard.Effect {
 	return guard.Effect{UID: 1000, Session: "s", Action: policy.ActionToolCall, Resource: policy.Tool{Name: "shell", Effect: "sandbox"},
 		Tool: "shell", Summary: "run a command", Detail: "true", Exact: []byte("true")}
 }
 
-func (h *house) events(t *testing.T) (out []string) {
+func events(t *testing.T, h *guardtest.House) (out []string) {
 	t.Helper()
-	page, err := h.audit.Read(t.Context(), -1, 100, -1)
+	page, err := h.Audit.Read(t.Context(), -1, 100, -1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +32,7 @@ func (h *house) events(t *testing.T) (out []string) {
 }
 
 func TestPermitIsForTheseBytesOnce(t *testing.T) {
-	h := build(t)
+	h := guardtest.New(t)
 	p, err := h.Permit(t.Context(), effect())
 	if err != nil {
 		t.Fatal(err)
@@ -128,19 +53,19 @@ func TestPermitIsForTheseBytesOnce(t *testing.T) {
 }
 
 func TestIntentIsOnDiskBeforeThePermit(t *testing.T) {
-	h := build(t)
+	h := guardtest.New(t)
 	if _, err := h.Permit(t.Context(), effect()); err != nil {
 		t.Fatal(err)
 	}
-	if got := h.events(t); len(got) != 1 || got[0] != audit.EventToolIntent+" allow" {
+	if got := events(t, h); len(got) != 1 || got[0] != audit.EventToolIntent+" allow" {
 		t.Errorf("the log says %q", got)
 	}
 }
 
 // No audit, no effect: and no request either.
 func TestWithoutAuditNothingHappens(t *testing.T) {
-	h := build(t)
-	h.log.Close()
+	h := guardtest.New(t)
+	h.Log.Close()
 	var no *guard.Denied
 	if _, err := h.Permit(t.Context(), effect()); err == nil || errors.As(err, &no) {
 		t.Errorf("error %v, want a failure to record", err)
@@ -159,21 +84,21 @@ func asking() guard.Effect {
 
 func TestAsking(t *testing.T) {
 	for name, c := range map[string]struct {
-		answer  func(h *house, a api.Approval) error
+		answer  func(h *guardtest.House, a api.Approval) error
 		allowed bool
 		says    string
 	}{
-		"yes": {func(h *house, a api.Approval) error {
-			_, err := h.broker.Answer(1000, a.ID, api.Answer{Allow: true, Digest: a.Digest}, "test")
+		"yes": {func(h *guardtest.House, a api.Approval) error {
+			_, err := h.Broker.Answer(1000, a.ID, api.Answer{Allow: true, Digest: a.Digest}, "test")
 			return err
 		}, true, ""},
-		"no": {func(h *house, a api.Approval) error {
-			_, err := h.broker.Answer(1000, a.ID, api.Answer{Digest: a.Digest}, "test")
+		"no": {func(h *guardtest.House, a api.Approval) error {
+			_, err := h.Broker.Answer(1000, a.ID, api.Answer{Digest: a.Digest}, "test")
 			return err
 		}, false, "the person said no"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := build(t)
+			h := guardtest.New(t)
 			e := asking()
 			var closed string
 			e.Opened = func(a api.Approval) {
@@ -196,7 +121,7 @@ func TestAsking(t *testing.T) {
 				t.Error("nobody was told that the question is closed")
 			}
 			want := map[bool]string{true: "ask", false: "deny"}[c.allowed]
-			got := h.events(t)
+			got := events(t, h)
 			if len(got) != 3 || got[0] != audit.EventAsked+" ask" || !strings.HasPrefix(got[1], audit.EventAnswered) || got[2] != audit.EventToolIntent+" "+want {
 				t.Errorf("the log says %q", got)
 			}
@@ -205,20 +130,20 @@ func TestAsking(t *testing.T) {
 }
 
 func TestSessionThatEndsIsNoYes(t *testing.T) {
-	h := build(t)
+	h := guardtest.New(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	e := asking()
 	e.Opened = func(api.Approval) { cancel() }
 	if p, err := h.Permit(ctx, e); err == nil {
 		t.Errorf("permit %v", p)
 	}
-	if got := h.events(t); len(got) != 3 || got[2] != audit.EventToolIntent+" deny" {
+	if got := events(t, h); len(got) != 3 || got[2] != audit.EventToolIntent+" deny" {
 		t.Errorf("the log says %q", got)
 	}
 }
 
 func TestDenials(t *testing.T) {
-	h := build(t)
+	h := guardtest.New(t)
 	cloud := effect()
 	cloud.Action, cloud.Resource = policy.ActionModelUse, policy.Model{Name: "m", Provider: "elsewhere"}
 	unknown := effect()
@@ -236,7 +161,7 @@ func TestDenials(t *testing.T) {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
-	if got := h.events(t); len(got) != 5 {
+	if got := events(t, h); len(got) != 5 {
 		t.Errorf("the log says %q", got)
 	}
 }
