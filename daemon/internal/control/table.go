@@ -27,22 +27,22 @@ func (o owners) ApprovalOwner(id string) (uint32, error) { return o.d.broker.Own
 // table is all that a client can ask for.
 func (d *daemon) table() []route.Route {
 	return []route.Route{
-		{"GET", "/v1/status", policy.ActionStatus, route.Daemon, route.Get(d.status)},
-		{"GET", "/v1/checks", policy.ActionCheck, route.Daemon, route.Get(d.checks)},
-		{"GET", "/v1/models", policy.ActionModelList, route.Daemon, route.Get(d.models)},
-		{"POST", "/v1/handover", policy.ActionHandover, route.Daemon, route.Upgrade(d.handover)},
-		{"POST", "/v1/ask", policy.ActionAsk, route.Daemon, route.Stream(d.ask)},
-		{"POST", "/v1/run", policy.ActionRun, route.Daemon, route.Stream(d.run)},
-		{"GET", "/v1/sessions", policy.ActionSessionList, route.Daemon, route.Get(d.listSessions)},
-		{"GET", "/v1/sessions/{id}", policy.ActionSessionRead, route.Session, route.Get(d.showSession)},
-		{"DELETE", "/v1/sessions/{id}", policy.ActionSessionRemove, route.Session, route.Get(d.removeSession)},
-		{"POST", "/v1/sessions/{id}/changes", policy.ActionChangesFetch, route.Session, route.Upgrade(d.changes)},
-		{"POST", "/v1/sessions/{id}/applied", policy.ActionChangesReport, route.Session, route.Post(d.applied)},
-		{"GET", "/v1/approvals", policy.ActionApprovalList, route.Daemon, route.Get(d.listApprovals)},
-		{"GET", "/v1/approvals/{id}", policy.ActionApprovalRead, route.Approval, route.Get(d.showApproval)},
-		{"POST", "/v1/approvals/{id}", policy.ActionApprovalAnswer, route.Approval, route.Post(d.answer)},
-		{"GET", "/v1/audit", policy.ActionAuditRead, route.Daemon, route.Get(d.readAudit)},
-		{"POST", "/v1/audit/proof", policy.ActionAuditProve, route.Daemon, route.Post(d.proof)},
+		route.Line("GET /v1/status", policy.ActionStatus, route.Daemon, route.Get(d.status)),
+		route.Line("GET /v1/checks", policy.ActionCheck, route.Daemon, route.Get(d.checks)),
+		route.Line("GET /v1/models", policy.ActionModelList, route.Daemon, route.Get(d.models)),
+		route.Line("POST /v1/handover", policy.ActionHandover, route.Daemon, route.Upgrade(d.handover)),
+		route.Line("POST /v1/ask", policy.ActionAsk, route.Daemon, route.Stream(d.ask)),
+		route.Line("POST /v1/run", policy.ActionRun, route.Daemon, route.Stream(d.run)),
+		route.Line("GET /v1/sessions", policy.ActionSessionList, route.Daemon, route.Get(d.listSessions)),
+		route.Line("GET /v1/sessions/{id}", policy.ActionSessionRead, route.Session, route.Get(d.showSession)),
+		route.Line("DELETE /v1/sessions/{id}", policy.ActionSessionRemove, route.Session, route.Get(d.removeSession)),
+		route.Line("POST /v1/sessions/{id}/changes", policy.ActionChangesFetch, route.Session, route.Upgrade(d.changes)),
+		route.Line("POST /v1/sessions/{id}/applied", policy.ActionChangesReport, route.Session, route.Post(d.applied)),
+		route.Line("GET /v1/approvals", policy.ActionApprovalList, route.Daemon, route.Get(d.listApprovals)),
+		route.Line("GET /v1/approvals/{id}", policy.ActionApprovalRead, route.Approval, route.Get(d.showApproval)),
+		route.Line("POST /v1/approvals/{id}", policy.ActionApprovalAnswer, route.Approval, route.Post(d.answer)),
+		route.Line("GET /v1/audit", policy.ActionAuditRead, route.Daemon, route.Get(d.readAudit)),
+		route.Line("POST /v1/audit/proof", policy.ActionAuditProve, route.Daemon, route.Post(d.proof)),
 	}
 }
 

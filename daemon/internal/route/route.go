@@ -23,10 +23,15 @@ type Handler func(w http.ResponseWriter, r *http.Request, c guard.Caller) error
 
 // Route is one line of the table.
 type Route struct {
-	Method, Path string
-	Action       policy.Action
-	On           On
-	Handler      Handler
+	Pattern string // "GET /v1/sessions/{id}", as http.ServeMux has it
+	Action  policy.Action
+	On      On
+	Handler Handler
+}
+
+// Line makes one line of the table.
+func Line(pattern string, a policy.Action, on On, h Handler) Route {
+	return Route{Pattern: pattern, Action: a, On: on, Handler: h}
 }
 
 // On says what kind of resource a route's action is about.
@@ -57,9 +62,9 @@ func New(g *guard.Guard, o Owners, table []Route) *Mux {
 	m := &Mux{mux: http.NewServeMux(), guard: g, owners: o}
 	for _, rt := range table {
 		if rt.Action == "" || rt.Handler == nil {
-			panic(fmt.Sprintf("route %s %s has no action or no handler", rt.Method, rt.Path))
+			panic(fmt.Sprintf("route %s has no action or no handler", rt.Pattern))
 		}
-		m.mux.HandleFunc(rt.Method+" "+rt.Path, func(w http.ResponseWriter, r *http.Request) { m.serve(rt, w, r) })
+		m.mux.HandleFunc(rt.Pattern, func(w http.ResponseWriter, r *http.Request) { m.serve(rt, w, r) })
 	}
 	m.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		fail(w, &api.Error{Code: api.CodeNotFound, Message: "there is no " + r.Method + " " + r.URL.Path, Hint: "client and daemon may be of different versions"})

@@ -41,11 +41,11 @@ func serve(t *testing.T) string {
 	t.Helper()
 	h := guardtest.New(t)
 	mux := route.New(h.Guard, things{}, []route.Route{
-		{"GET", "/v1/status", policy.ActionStatus, route.Daemon, route.Get(func(_ *http.Request, c guard.Caller) (uint32, error) { return c.UID(), nil })},
-		{"POST", "/v1/proof", policy.ActionAuditProve, route.Daemon, route.Post(func(_ *http.Request, _ guard.Caller, in api.ProofRequest) (int64, error) { return in.Size, nil })},
-		{"GET", "/v1/sessions/{id}", policy.ActionSessionRead, route.Session, route.Get(func(r *http.Request, _ guard.Caller) (string, error) { return r.PathValue("id"), nil })},
-		{"DELETE", "/v1/sessions/{id}", policy.ActionSessionRemove, route.Session, route.Get(func(r *http.Request, _ guard.Caller) (string, error) { return "removed", nil })},
-		{"POST", "/v1/ask", policy.ActionAsk, route.Daemon, route.Stream(func(_ *http.Request, _ guard.Caller, in api.AskRequest, out session.Sink) error {
+		route.Line("GET /v1/status", policy.ActionStatus, route.Daemon, route.Get(func(_ *http.Request, c guard.Caller) (uint32, error) { return c.UID(), nil })),
+		route.Line("POST /v1/proof", policy.ActionAuditProve, route.Daemon, route.Post(func(_ *http.Request, _ guard.Caller, in api.ProofRequest) (int64, error) { return in.Size, nil })),
+		route.Line("GET /v1/sessions/{id}", policy.ActionSessionRead, route.Session, route.Get(func(r *http.Request, _ guard.Caller) (string, error) { return r.PathValue("id"), nil })),
+		route.Line("DELETE /v1/sessions/{id}", policy.ActionSessionRemove, route.Session, route.Get(func(r *http.Request, _ guard.Caller) (string, error) { return "removed", nil })),
+		route.Line("POST /v1/ask", policy.ActionAsk, route.Daemon, route.Stream(func(_ *http.Request, _ guard.Caller, in api.AskRequest, out session.Sink) error {
 			if in.Model == "none" {
 				return &api.Error{Code: api.CodeModel, Message: "no such model"}
 			}
@@ -53,15 +53,15 @@ func serve(t *testing.T) string {
 				return err
 			}
 			return errors.New("it broke")
-		})},
-		{"POST", "/v1/handover", policy.ActionHandover, route.Daemon, route.Upgrade(func(_ *http.Request, _ guard.Caller, u *net.UnixConn) error {
+		})),
+		route.Line("POST /v1/handover", policy.ActionHandover, route.Daemon, route.Upgrade(func(_ *http.Request, _ guard.Caller, u *net.UnixConn) error {
 			b := make([]byte, 1)
 			if _, err := u.Read(b); err != nil {
 				return err
 			}
 			_, err := fmt.Fprintf(u, "got %s\n", b)
 			return err
-		})},
+		})),
 	})
 	// Not t.TempDir: other users must reach it.
 	dir, err := os.MkdirTemp("", "route")
