@@ -62,7 +62,7 @@ func (m *Manager) Ask(ctx context.Context, c guard.Caller, r api.AskRequest, out
 	began := make(chan error, 1)
 	go func() { began <- m.Audit.SessionBegan(ctx, int64(rec.UID), rec.ID, KindAsk, name, m.Runtime.Tier()) }()
 	permit, err := m.Guard.Permit(ctx, guard.Effect{UID: rec.UID, Session: rec.ID, Action: policy.ActionModelUse,
-		Resource: policy.Model{Name: name, Provider: provider, Local: true}, Tool: "model", Summary: fmt.Sprintf("send the conversation to the model %s", name),
+		Resource: policy.Model{Name: name, Provider: provider, Local: local(provider, name)}, Tool: "model", Summary: fmt.Sprintf("send the conversation to the model %s", name),
 		Detail: name, Exact: prompt.exact(name), Label: w.label, Interactive: w.interactive, Opened: w.opened, Closed: w.closed})
 	if err := errors.Join(err, <-began); err != nil {
 		return err

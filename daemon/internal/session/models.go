@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"strings"
 
 	"github.com/closedpaw/closedpaw/client/api"
 	"github.com/closedpaw/closedpaw/daemon/internal/role"
@@ -26,6 +27,11 @@ func (m *Manager) Models(ctx context.Context) (list []api.Model, version, proble
 		a.Models[i].Default = a.Models[i].Name == chosen
 	}
 	return a.Models, a.Version, a.Problem, nil
+}
+
+// local says that what the model is told stays on this machine: Ollama forwards to others what is named so.
+func local(provider, name string) bool {
+	return provider == providerDemo || !strings.HasSuffix(name, "-cloud") && !strings.HasSuffix(name, ":cloud")
 }
 
 // choose is what is asked when nobody names a model; "" if there is none that fits.
