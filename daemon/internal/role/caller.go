@@ -91,20 +91,25 @@ func (c *Caller) Call(ctx context.Context, m Message, files ...*os.File) (Packet
 		forget()
 		return Packet{}, err
 	}
+	var p Packet
 	select {
-	case p := <-ch:
-		if f, ok := p.Msg.(*Failed); ok {
-			p.Close()
-			return Packet{}, f
-		}
-		return p, nil
+	case p = <-ch:
 	case <-c.gone:
-		forget()
-		return Packet{}, c.err
+		select {
+		case p = <-ch: // the other side answered, then ended
+		default:
+			forget()
+			return Packet{}, c.err
+		}
 	case <-ctx.Done():
 		forget()
 		return Packet{}, ctx.Err()
 	}
+	if f, ok := p.Msg.(*Failed); ok {
+		p.Close()
+		return Packet{}, f
+	}
+	return p, nil
 }
 
 // Ask is Call for an answer of one type without descriptors.
