@@ -30,6 +30,7 @@ type Message struct {
 	Calls  []api.ToolCall `json:"calls,omitempty"`   // of an assistant
 	Tool   string         `json:"tool,omitempty"`    // name, of a tool's result
 	CallID string         `json:"call_id,omitempty"` // of a tool's result
+	Error  bool           `json:"error,omitempty"`   // of a tool's result: the call failed or was denied
 }
 
 // Tool is one that the model may call.

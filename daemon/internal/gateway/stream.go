@@ -1,0 +1,95 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net"
+
+	"github.com/closedpaw/closedpaw/client/api"
+	"github.com/closedpaw/closedpaw/daemon/internal/model"
+)
+
+// serveStream answers the requests of one stream, one after the other, until the agent closes it, breaks its form, or
+// ctx ends. It closes conn.
+func serveStream(ctx context.Context, conn net.Conn, p model.Provider, name string) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	// Closing is what frees a write that an agent does not read.
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	defer conn.Close()
+
+	// Requests are read while an answer is on its way, because only so the end of the stream is seen at once.
+	requests := make(chan model.Request, 1)
+	go func() {
+		defer cancel()
+		r := model.NewReader(conn)
+		for {
+			req, err := r.Request()
+			if errors.Is(err, model.ErrMalformed) {
+				e := &api.Error{Code: api.CodeInternal, Message: model.Short(err.Error(), 300)}
+				if b, err := model.EncodeChunk(model.Chunk{Error: e}); err == nil {
+					_, _ = conn.Write(b) // the stream ends either way
+				}
+			}
+			if err != nil {
+				return
+			}
+			select {
+			case requests <- req:
+			default: // a third one before the first was answered
+				return
+			}
+		}
+	}()
+	for {
+		select {
+		case req := <-requests:
+			if err := answer(ctx, conn, p, name, req); err != nil {
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// answer asks p and passes on what it says, at once where the agent keeps up, in larger pieces where it does not.
+func answer(ctx context.Context, conn net.Conn, p model.Provider, name string, req model.Request) error {
+	q := model.NewQueue()
+	defer q.Close() // frees the provider when writing has failed
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		defer q.Close()
+		done, err := p.Chat(ctx, name, req, q.Put)
+		last := model.Chunk{Done: &done}
+		if err != nil {
+			last = model.Chunk{Error: problem(err)}
+		}
+		_ = q.Put(last) // fails when nobody reads it any more
+	}()
+	for {
+		chunks := q.Take()
+		if len(chunks) == 0 {
+			return nil
+		}
+		var out []byte
+		for _, c := range chunks {
+			b, err := model.EncodeChunk(c)
+			if err != nil {
+				return err
+			}
+			out = append(out, b...)
+			if len(out) > model.MaxChunk {
+				if _, err := conn.Write(out); err != nil {
+					return err
+				}
+				out = out[:0]
+			}
+		}
+		if _, err := conn.Write(out); err != nil {
+			return err
+		}
+	}
+}
