@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -40,6 +41,10 @@ func tokens(ctx context.Context, dir string) error {
 		return err
 	}
 	defer s.Stop()
+	body, err := capture(ctx, filepath.Join(dir, "capture"), "bench")
+	if err != nil {
+		return err
+	}
 	d, err := start(ctx, filepath.Join(dir, "tokens"), s.URL)
 	if err != nil {
 		return err
@@ -52,12 +57,12 @@ func tokens(ctx context.Context, dir string) error {
 		if err != nil {
 			return err
 		}
-		c, e, m, err := alone(ctx, s.URL, "bench")
+		c, e, m, err := alone(ctx, s.URL, body)
 		if err != nil {
 			return err
 		}
-		if n < 10 || m < 10 {
-			return fmt.Errorf("the model said %d and %d pieces", n, m)
+		if n == 0 || m == 0 {
+			return fmt.Errorf("the model said nothing: %d and %d pieces", n, m)
 		}
 		if i >= warm {
 			first, each, firstAlone, eachAlone = append(first, a), append(each, b), append(firstAlone, c), append(eachAlone, e)
@@ -93,15 +98,48 @@ func through(ctx context.Context, d *daemon, model string) (first, each time.Dur
 	return first, each, n, err
 }
 
-// alone asks Ollama itself with what ClosedPaw would ask: the same model, a system prompt and tools.
-func alone(ctx context.Context, url, model string) (first, each time.Duration, n int, err error) {
-	tool := map[string]any{"type": "function", "function": map[string]any{"name": "shell", "description": strings.Repeat("runs a command ", 40),
-		"parameters": map[string]any{"type": "object", "properties": map[string]any{"command": map[string]any{"type": "string"}}}}}
-	body, err := json.Marshal(map[string]any{"model": model, "stream": true, "tools": []any{tool, tool, tool},
-		"messages": []any{map[string]string{"role": "system", "content": strings.Repeat("You are helpful. ", 30)}, map[string]string{"role": "user", "content": "say it"}}})
+// capture is the request that ClosedPaw makes of Ollama, so that both are asked the very same.
+func capture(ctx context.Context, dir, model string) (body []byte, err error) {
+	url, stop, err := speak(model, func(w http.ResponseWriter, r *http.Request) {
+		body, err = io.ReadAll(r.Body)
+		fmt.Fprint(w, `{"message":{"role":"assistant","content":"."},"done":true,"done_reason":"stop"}`+"\n")
+	})
 	if err != nil {
-		return 0, 0, 0, err
+		return nil, err
 	}
+	defer stop()
+	d, derr := start(ctx, dir, url)
+	if derr != nil {
+		return nil, derr
+	}
+	defer d.stop()
+	if _, _, _, err := through(ctx, d, model); err != nil {
+		return nil, err
+	}
+	return body, err
+}
+
+// speak serves what a client of Ollama asks before it chats, and chat.
+func speak(model string, chat http.HandlerFunc) (url string, stop func(), err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/api/chat", chat)
+	mux.HandleFunc("/api/tags", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"models":[{"name":%q,"model":%q,"digest":"0","size":1}]}`, model+":latest", model+":latest")
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `{"capabilities":["tools"],"version":"0"}`)
+	})
+	srv := &http.Server{ReadHeaderTimeout: time.Minute, Handler: mux}
+	go func() { _ = srv.Serve(l) }() // until stop
+	return "http://" + l.Addr().String(), func() { srv.Close() }, nil
+}
+
+// alone asks Ollama itself.
+func alone(ctx context.Context, url string, body []byte) (first, each time.Duration, n int, err error) {
 	begin := time.Now()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/api/chat", bytes.NewReader(body))
 	if err != nil {
@@ -142,23 +180,13 @@ func alone(ctx context.Context, url, model string) (first, each time.Duration, n
 // its answer ready.
 func flood(ctx context.Context, dir string) error {
 	const n = 300_000
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	answer := []byte(strings.Repeat(`{"model":"flood","message":{"role":"assistant","content":" word"},"done":false}`+"\n", n) +
+		`{"model":"flood","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop"}` + "\n")
+	url, stop, err := speak("flood", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(answer) })
 	if err != nil {
 		return err
 	}
-	srv := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/api/chat" {
-			fmt.Fprint(w, `{"models":[],"capabilities":["tools"],"version":"0"}`)
-			return
-		}
-		for range n {
-			fmt.Fprint(w, `{"model":"flood","message":{"role":"assistant","content":" word"},"done":false}`+"\n")
-		}
-		fmt.Fprint(w, `{"model":"flood","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop"}`+"\n")
-	})}
-	go func() { _ = srv.Serve(l) }() // until the end
-	defer srv.Close()
-	url := "http://" + l.Addr().String()
+	defer stop()
 	d, err := start(ctx, filepath.Join(dir, "flood"), url)
 	if err != nil {
 		return err
@@ -176,7 +204,7 @@ func flood(ctx context.Context, dir string) error {
 		}
 		rate = append(rate, time.Since(begin))
 		begin = time.Now()
-		if _, _, m, err := alone(ctx, url, "flood"); err != nil || m != n {
+		if _, _, m, err := alone(ctx, url, []byte(`{}`)); err != nil || m != n {
 			return fmt.Errorf("%d tokens: %w", m, err)
 		}
 		bare = append(bare, time.Since(begin))

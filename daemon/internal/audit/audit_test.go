@@ -139,7 +139,7 @@ func TestEvents(t *testing.T) {
 		r.LeftoversRemoved(ctx, 2),
 		r.PolicyLoaded(ctx, 7, "d0"),
 		r.RequestDenied(ctx, 1001, "run", "not allowed"),
-		r.SessionBegan(ctx, 1000, "s1", "ask", "demo", "gvisor"),
+		r.SessionBegan(1000, "s1", "ask", "demo", "gvisor")(ctx),
 		r.ToolIntent(ctx, e),
 		r.ToolOutcome(ctx, e, audit.ToolResult{ExitCode: 3, Duration: 12 * time.Millisecond}),
 		r.ToolOutcome(ctx, e, audit.ToolResult{Err: "timeout", Duration: time.Second}),

@@ -55,13 +55,26 @@ func (w *Writer) RequestDenied(ctx context.Context, uid int64, action, reason st
 	return w.happened(ctx, api.AuditRecord{UID: uid, Event: EventDenied, Tool: action, Decision: "deny", Reason: reason})
 }
 
-// SessionBegan comes before a session's first effect. kind is ask or run.
-func (w *Writer) SessionBegan(ctx context.Context, uid int64, session, kind, model, tier string) error {
+// SessionBegan comes before a session's first effect. kind is ask or run. It is sent at once; the function that it
+// returns says when it is on disk. So what is recorded next, before that, comes behind it and shares its fsync.
+func (w *Writer) SessionBegan(uid int64, session, kind, model, tier string) (recorded func(context.Context) error) {
 	detail := kind
 	if model != "" {
 		detail += " with model " + model
 	}
-	return w.write(ctx, api.AuditRecord{UID: uid, Session: session, Event: EventSessionBegan, Tier: tier, Detail: detail})
+	wait := w.c.Begin(&role.Append{Record: bounded(api.AuditRecord{UID: uid, Session: session, Event: EventSessionBegan, Tier: tier, Detail: detail})})
+	return func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, role.Timeout)
+		defer cancel()
+		p, err := wait(ctx)
+		if err == nil {
+			_, err = role.Answer[role.Appended](p)
+		}
+		if err != nil {
+			return fmt.Errorf("cannot record %s: %w", EventSessionBegan, err)
+		}
+		return nil
+	}
 }
 
 // SessionEnded says why it ended.

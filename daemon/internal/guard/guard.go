@@ -26,8 +26,9 @@ var ErrNotFound = errors.New("not found")
 
 // Denied says that policy or a person said no.
 type Denied struct {
-	Reason string // a sentence
-	Hint   string
+	Reason   string // a sentence
+	Hint     string
+	ByPerson bool // who was asked, and knows
 }
 
 func (d *Denied) Error() string { return d.Reason }
@@ -213,7 +214,7 @@ func (g *Guard) ask(ctx context.Context, p *Permit, d policy.Decision) (by strin
 	case ans.Outcome == approval.Expired:
 		return "", &Denied{Reason: "nobody answered the question in time", Hint: "ask again, and answer with: closedpawctl approve ID"}
 	}
-	return "", &Denied{Reason: "the person said no"}
+	return "", &Denied{Reason: "the person said no", ByPerson: true}
 }
 
 // Answer gives a person's answer to a question of theirs.

@@ -51,11 +51,13 @@ func (c *Caller) run(handle func(Packet) error) error {
 		}
 		c.mu.Lock()
 		ch, ok := c.waiting[p.Seq]
-		delete(c.waiting, p.Seq)
+		if ok {
+			delete(c.waiting, p.Seq)
+			ch <- p // it has room for one
+		}
 		c.mu.Unlock()
 		switch {
 		case ok:
-			ch <- p
 		case p.Seq != 0 && handle == nil: // an answer whose asker gave up
 			p.Close()
 		case handle == nil:
@@ -71,45 +73,61 @@ func (c *Caller) run(handle func(Packet) error) error {
 
 // Call sends m and waits for its answer. A Failed answer is returned as an error.
 func (c *Caller) Call(ctx context.Context, m Message, files ...*os.File) (Packet, error) {
+	return c.Begin(m, files...)(ctx)
+}
+
+// Begin sends m and returns what waits for its answer, which must be called once. What is begun first arrives first.
+func (c *Caller) Begin(m Message, files ...*os.File) (wait func(context.Context) (Packet, error)) {
 	ch := make(chan Packet, 1)
 	c.mu.Lock()
 	c.next++
 	seq := c.next
 	c.waiting[seq] = ch
 	c.mu.Unlock()
-	forget := func() {
-		c.mu.Lock()
-		delete(c.waiting, seq)
-		c.mu.Unlock()
-		select { // it may have come at the same moment
-		case p := <-ch:
-			p.Close()
-		default:
+	sent := c.Send(seq, m, files...)
+	return func(ctx context.Context) (Packet, error) {
+		p, err := Packet{}, sent
+		if err == nil {
+			p, err = c.wait(ctx, ch)
 		}
+		if err != nil {
+			c.forget(seq, ch)
+			return Packet{}, err
+		}
+		if f, ok := p.Msg.(*Failed); ok {
+			p.Close()
+			return Packet{}, f
+		}
+		return p, nil
 	}
-	if err := c.Send(seq, m, files...); err != nil {
-		forget()
-		return Packet{}, err
-	}
-	var p Packet
+}
+
+func (c *Caller) wait(ctx context.Context, ch <-chan Packet) (Packet, error) {
 	select {
-	case p = <-ch:
+	case p := <-ch:
+		return p, nil
 	case <-c.gone:
 		select {
-		case p = <-ch: // the other side answered, then ended
+		case p := <-ch: // the other side answered, then ended
+			return p, nil
 		default:
-			forget()
 			return Packet{}, c.err
 		}
 	case <-ctx.Done():
-		forget()
 		return Packet{}, ctx.Err()
 	}
-	if f, ok := p.Msg.(*Failed); ok {
+}
+
+// forget gives up waiting.
+func (c *Caller) forget(seq uint64, ch <-chan Packet) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.waiting, seq)
+	select { // it may have come at the same moment: run hands it over under the lock
+	case p := <-ch:
 		p.Close()
-		return Packet{}, f
+	default:
 	}
-	return p, nil
 }
 
 // Ask is Call for an answer of one type without descriptors.
@@ -121,10 +139,18 @@ func Ask[A any, P interface {
 	if err != nil {
 		return nil, err
 	}
+	return Answer[A, P](p)
+}
+
+// Answer is the message of p, if it is of this type and carries no descriptors.
+func Answer[A any, P interface {
+	*A
+	Message
+}](p Packet) (*A, error) {
 	a, ok := p.Msg.(P)
 	if !ok || len(p.Files) > 0 {
 		p.Close()
-		return nil, fmt.Errorf("%w: %q is no answer to %q", ErrNotPermitted, p.Msg.kind(), m.kind())
+		return nil, fmt.Errorf("%w: %q is no such answer", ErrNotPermitted, p.Msg.kind())
 	}
 	return (*A)(a), nil
 }

@@ -35,7 +35,12 @@ func newAgents(launcher *role.Caller) *agents {
 	return a
 }
 
+// refill starts the next one, unless one is ready. It is called when nobody waits for anything: starting a process takes
+// the processor from the model.
 func (a *agents) refill() {
+	if len(a.spare) > 0 {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), role.Timeout)
 	defer cancel()
 	ag, err := a.start(ctx)
@@ -59,7 +64,6 @@ func (a *agents) get(ctx context.Context) (*agent, error) {
 	for {
 		select {
 		case ag := <-a.spare:
-			go a.refill()
 			select {
 			case <-ag.in: // it may not speak before it is spoken to; or it died while it waited
 				a.stop(ag)

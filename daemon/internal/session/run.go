@@ -52,13 +52,12 @@ func (m *Manager) Run(ctx context.Context, c guard.Caller, r api.RunRequest, out
 	if r.MemoryBytes > 0 {
 		w.limits.MemoryBytes = r.MemoryBytes
 	}
-	began := make(chan error, 1)
-	go func() { began <- m.Audit.SessionBegan(ctx, int64(rec.UID), rec.ID, KindRun, "", m.Runtime.Tier()) }()
+	began := m.Audit.SessionBegan(int64(rec.UID), rec.ID, KindRun, "", m.Runtime.Tier())
 	exact := exactRun(r)
 	permit, err := m.Guard.Permit(ctx, guard.Effect{UID: rec.UID, Session: rec.ID, Action: policy.ActionSandboxUse, Resource: policy.Daemon{},
 		Tool: "run", Summary: "run a command in the sandbox", Detail: strings.Join(r.Argv, " "), Exact: exact, Label: w.label,
 		Interactive: w.interactive, Requested: true, MemoryBytes: w.limits.MemoryBytes, Opened: w.opened, Closed: w.closed})
-	if err := errors.Join(err, <-began); err != nil {
+	if err := errors.Join(err, began(ctx)); err != nil {
 		return err
 	}
 	if err := w.send(api.Event{Type: api.EventSession, Session: &api.SessionEvent{ID: rec.ID, Tier: m.Runtime.Tier()}}); err != nil {

@@ -66,6 +66,9 @@ func (w *work) settle(ctx context.Context, apply string, order bool) error {
 	var no *guard.Denied
 	if errors.As(err, &no) {
 		w.denied++
+		if no.ByPerson {
+			return nil
+		}
 		return w.send(api.Event{Type: api.EventNotice, Text: "not applied: " + no.Reason})
 	}
 	if err != nil {
