@@ -3,7 +3,7 @@
 // It is built from the gVisor module that the rest of ClosedPaw is built from, so that this runtime and the client of
 // its control RPC (daemon/internal/sandbox/runsc) cannot be of different versions. What stands in the two lists below
 // is all that it can do: there is no exec (commands go by the control RPC), no checkpoint, no debugging, no metric
-// server, and above all no "do", which runs a command with the host's whole file system in reach.
+// server, and above all no do, which runs a command with the host's whole file system in reach.
 package main
 
 import (

@@ -18,13 +18,14 @@ type Caller struct {
 	mu      sync.Mutex
 	next    uint64
 	waiting map[uint64]chan Packet
-	gone    chan struct{} // closed when Run has ended
-	err     error         // why; set before gone is closed
+	late    map[uint64]bool // calls whose caller gave up: their answers are dropped
+	gone    chan struct{}   // closed when Run has ended
+	err     error           // why; set before gone is closed
 }
 
 // NewCaller wraps c; nothing is received until Run.
 func NewCaller(c *Conn) *Caller {
-	return &Caller{Conn: c, waiting: map[uint64]chan Packet{}, gone: make(chan struct{})}
+	return &Caller{Conn: c, waiting: map[uint64]chan Packet{}, late: map[uint64]bool{}, gone: make(chan struct{})}
 }
 
 // Gone is closed when the other role has ended or broke the rules; Err then says which.
@@ -55,10 +56,12 @@ func (c *Caller) run(handle func(Packet) error) error {
 			delete(c.waiting, p.Seq)
 			ch <- p // it has room for one
 		}
+		late := c.late[p.Seq]
+		delete(c.late, p.Seq)
 		c.mu.Unlock()
 		switch {
 		case ok:
-		case p.Seq != 0 && handle == nil: // an answer whose asker gave up
+		case late:
 			p.Close()
 		case handle == nil:
 			p.Close()
@@ -122,7 +125,10 @@ func (c *Caller) wait(ctx context.Context, ch <-chan Packet) (Packet, error) {
 func (c *Caller) forget(seq uint64, ch <-chan Packet) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.waiting, seq)
+	if _, ok := c.waiting[seq]; ok {
+		delete(c.waiting, seq)
+		c.late[seq] = true
+	}
 	select { // it may have come at the same moment: run hands it over under the lock
 	case p := <-ch:
 		p.Close()

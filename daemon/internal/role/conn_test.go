@@ -188,6 +188,42 @@ func TestCallerGivesEachItsOwnAnswer(t *testing.T) {
 	wg.Wait()
 }
 
+// An answer that comes after its caller gave up is dropped; one that nobody ever asked for ends the connection.
+func TestCallerAndLateAnswers(t *testing.T) {
+	control, launcher := pair(t, role.Control, role.Launcher)
+	c := role.NewCaller(control)
+	go c.Run(func(p role.Packet) error { return errors.New("unasked") })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.Call(ctx, &role.CreateSandbox{}); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	p, err := launcher.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := launcher.Send(p.Seq, &role.CreatedSandbox{}, f); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		if p, err := launcher.Recv(); err == nil {
+			launcher.Send(p.Seq, &role.Finished{})
+		}
+	}()
+	if _, err := c.Call(t.Context(), &role.KillSandbox{}); err != nil {
+		t.Errorf("after a late answer: %v", err)
+	}
+	if err := launcher.Send(p.Seq, &role.CreatedSandbox{}, f); err != nil {
+		t.Fatal(err)
+	}
+	<-c.Gone()
+}
+
 func TestCallerEnds(t *testing.T) {
 	t.Run("the other role dies", func(t *testing.T) {
 		control, audit := pair(t, role.Control, role.Audit)

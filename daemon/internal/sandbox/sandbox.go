@@ -19,6 +19,9 @@ import (
 // Workspace is where a sandbox sees the folder; commands start there.
 const Workspace = "/workspace"
 
+// ErrEnded means that the sandbox is not there any more.
+var ErrEnded = errors.New("the sandbox has ended")
+
 // Errors of Sandbox.Start that are the command's fault, not the sandbox's.
 var (
 	ErrNoCommand     = errors.New("no such command in the sandbox")

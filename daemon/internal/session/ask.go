@@ -89,7 +89,7 @@ func (m *Manager) Ask(ctx context.Context, c guard.Caller, r api.AskRequest, out
 	if err := w.send(api.Event{Type: api.EventUsage, Usage: &w.usage}); err != nil {
 		return err
 	}
-	return w.send(api.Event{Type: api.EventDone, Done: &api.Done{Reason: reason, Denied: w.denied, Applied: w.applied}})
+	return w.done(reason)
 }
 
 // conversation finds the one to go on with, or begins one.

@@ -10,6 +10,7 @@ import (
 	"github.com/closedpaw/closedpaw/daemon/internal/audit"
 	"github.com/closedpaw/closedpaw/daemon/internal/guard"
 	"github.com/closedpaw/closedpaw/daemon/internal/role"
+	"github.com/closedpaw/closedpaw/daemon/internal/sandbox"
 	"github.com/closedpaw/closedpaw/daemon/internal/tool"
 	"github.com/closedpaw/closedpaw/policy"
 )
@@ -146,13 +147,16 @@ func (w *work) refused(ctx context.Context, c api.ToolCall, why error) error {
 		Decision: policy.Deny.String(), Reason: why.Error(), Detail: string(c.Args)})
 }
 
-// lost explains a sandbox that ended under its command.
+// lost explains a sandbox that ended under its command; other errors stay as they are.
 func (w *work) lost(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return ctx.Err()
+	case !errors.Is(err, sandbox.ErrEnded):
+		return err
 	}
-	return &api.Error{Code: api.CodeUnavailable, Message: "the sandbox ended while a command ran in it: " + err.Error(),
-		Hint: "it may have used more memory than its limit; nothing of it was applied"}
+	return &api.Error{Code: api.CodeUnavailable, Message: "the sandbox ended while a command ran in it",
+		Hint: fmt.Sprintf("it may have used more memory than its %d MiB; nothing of it was applied", w.limits.MemoryBytes>>20)}
 }
 
 // labelled is what the signed policy says of a tool; of one that it does not know, nothing.

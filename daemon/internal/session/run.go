@@ -77,7 +77,7 @@ func (m *Manager) Run(ctx context.Context, c guard.Caller, r api.RunRequest, out
 		return err
 	}
 	w.usage.DurationMS = time.Since(w.start).Milliseconds()
-	return w.send(api.Event{Type: api.EventDone, Done: &api.Done{Reason: "stop", Denied: w.denied, Applied: w.applied}})
+	return w.done("stop")
 }
 
 func (w *work) execute(ctx context.Context, r api.RunRequest, permit *guard.Permit, exact []byte, stdio []*os.File) (sandbox.Status, error) {

@@ -104,6 +104,7 @@ type work struct {
 	denied      int
 	applied     bool
 	apply       *applying // set while the client applies
+	released    bool
 	start       time.Time
 }
 
@@ -132,14 +133,29 @@ func (m *Manager) begin(rec *Record, out Sink) (*work, error) {
 	return w, nil
 }
 
-// end takes everything down again. It is called exactly once, however the work went.
+// release keeps what was said and lets the session be worked on again. It comes before the last event: whoever has seen
+// that may go on at once, while the sandbox is still being removed.
+func (w *work) release() error {
+	if w.released {
+		return nil
+	}
+	w.released = true
+	w.rec.State = StateDone
+	err := w.m.Store.Save(w.rec)
+	w.m.mu.Lock()
+	delete(w.m.active, w.rec.ID)
+	w.m.mu.Unlock()
+	return err
+}
+
+// end takes everything down again. It is called exactly once, however the work went; err is how.
 func (w *work) end(ctx context.Context, err error) {
+	defer w.m.wg.Done()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), role.Timeout)
 	defer cancel()
+	err = errors.Join(err, w.release())
 	if w.box != nil {
-		if e := w.box.Remove(ctx); e != nil {
-			err = errors.Join(err, e)
-		}
+		err = errors.Join(err, w.box.Remove(ctx))
 	}
 	if w.folder != nil {
 		w.folder.Dir.Close()
@@ -148,16 +164,16 @@ func (w *work) end(ctx context.Context, err error) {
 	if err != nil {
 		reason = err.Error()
 	}
-	// A failure here has nobody left to tell but the log: the work is over.
+	// If this fails there is nobody left to tell: the work is over, and nothing follows from the record.
 	_ = w.m.Audit.SessionEnded(ctx, int64(w.rec.UID), w.rec.ID, reason)
-	w.rec.State = StateDone
-	if e := w.m.Store.Save(w.rec); e != nil {
-		_ = w.send(api.Event{Type: api.EventNotice, Text: e.Error()})
+}
+
+// done is the last event of work that went well.
+func (w *work) done(reason string) error {
+	if err := w.release(); err != nil {
+		return err
 	}
-	w.m.mu.Lock()
-	delete(w.m.active, w.rec.ID)
-	w.m.mu.Unlock()
-	w.m.wg.Done()
+	return w.send(api.Event{Type: api.EventDone, Done: &api.Done{Reason: reason, Denied: w.denied, Applied: w.applied}})
 }
 
 // sandbox starts the work's sandbox on first use.

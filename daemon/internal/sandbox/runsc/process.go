@@ -2,8 +2,10 @@ package runsc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 
 	"gvisor.dev/gvisor/pkg/urpc"
@@ -58,7 +60,7 @@ func (b *box) Start(ctx context.Context, c sandbox.Command, stdin, stdout, stder
 	select {
 	case p.c = <-b.free:
 	case <-b.gone:
-		return nil, ErrEnded
+		return nil, sandbox.ErrEnded
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -72,19 +74,36 @@ func (b *box) Start(ctx context.Context, c sandbox.Command, stdin, stdout, stder
 		b.free <- p.c
 		select {
 		case <-b.gone:
-			return nil, ErrEnded
+			return nil, sandbox.ErrEnded
 		default:
 		}
-		return nil, fmt.Errorf("cannot run %q: %w", c.Argv[0], err)
+		return nil, fmt.Errorf("cannot run %q: %w", c.Argv[0], explain(err))
 	}
 	go p.wait()
 	return p, nil
 }
 
+// explain tells what is the command's fault. The sentry answers in words alone; they are those of Linux's errnos.
+func explain(err error) error {
+	var remote urpc.RemoteError
+	if !errors.As(err, &remote) {
+		return err
+	}
+	for _, e := range []struct {
+		errno syscall.Errno
+		is    error
+	}{{syscall.ENOENT, sandbox.ErrNoCommand}, {syscall.ENOTDIR, sandbox.ErrNoCommand}, {syscall.EACCES, sandbox.ErrNotExecutable}, {syscall.ENOEXEC, sandbox.ErrNotExecutable}} {
+		if strings.HasSuffix(remote.Message, e.errno.Error()) {
+			return fmt.Errorf("%w: %w", e.is, err)
+		}
+	}
+	return err
+}
+
 func (p *process) wait() {
 	var ws uint32
 	if err := p.c.Call("containerManager.WaitPID", &waitPIDArgs{PID: p.pid, CID: p.b.id}, &ws); err != nil {
-		p.err = fmt.Errorf("%w: %w", ErrEnded, err)
+		p.err = fmt.Errorf("%w: %w", sandbox.ErrEnded, err)
 	} else {
 		p.st = sandbox.StatusOf(syscall.WaitStatus(ws))
 	}
@@ -103,7 +122,7 @@ func (p *process) Wait(ctx context.Context) (sandbox.Status, error) {
 	case <-p.done:
 		return p.st, p.err
 	case <-p.b.gone:
-		return sandbox.Status{}, ErrEnded
+		return sandbox.Status{}, sandbox.ErrEnded
 	case <-ctx.Done():
 		return sandbox.Status{}, ctx.Err()
 	}

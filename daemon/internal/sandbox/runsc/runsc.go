@@ -25,9 +25,6 @@ import (
 // Tier is this runtime's name in policy and audit.
 const Tier = "gvisor"
 
-// ErrEnded means that the sandbox is not there any more.
-var ErrEnded = errors.New("the sandbox has ended")
-
 // Runtime asks the launcher for gVisor sandboxes.
 type Runtime struct {
 	launcher *role.Caller
@@ -92,9 +89,10 @@ type box struct {
 	id   string
 	free chan *urpc.Client // idle connections; a waiting process holds one
 	ctl  *urpc.Client      // for signals, so that one can always be sent
-	all  []*urpc.Client
-	gone chan struct{}
-	once sync.Once
+	mu   sync.Mutex
+	all  []*urpc.Client // guarded by mu
+	over bool           // guarded by mu
+	gone chan struct{}  // closed when over
 }
 
 func (b *box) connect(p role.Packet) error {
@@ -104,17 +102,10 @@ func (b *box) connect(p role.Packet) error {
 	}
 	b.free = make(chan *urpc.Client, len(p.Files))
 	for i, f := range p.Files {
-		fd, err := syscall.Dup(int(f.Fd()))
+		c, err := b.dial(f)
 		if err != nil {
-			return fmt.Errorf("cannot take over a control socket: %w", err)
+			return err
 		}
-		s, err := unet.NewSocket(fd)
-		if err != nil {
-			syscall.Close(fd)
-			return fmt.Errorf("cannot take over a control socket: %w", err)
-		}
-		c := urpc.NewClient(s)
-		b.all = append(b.all, c)
 		if i == 0 {
 			b.ctl = c
 		} else {
@@ -124,14 +115,40 @@ func (b *box) connect(p role.Packet) error {
 	return nil
 }
 
+// dial makes a client of a connected control socket.
+func (b *box) dial(f *os.File) (*urpc.Client, error) {
+	fd, err := syscall.Dup(int(f.Fd()))
+	if err != nil {
+		return nil, fmt.Errorf("cannot take over a control socket: %w", err)
+	}
+	s, err := unet.NewSocket(fd)
+	if err != nil {
+		syscall.Close(fd)
+		return nil, fmt.Errorf("cannot take over a control socket: %w", err)
+	}
+	c := urpc.NewClient(s)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.over { // it died before it could be used
+		c.Close()
+		return nil, sandbox.ErrEnded
+	}
+	b.all = append(b.all, c)
+	return c, nil
+}
+
 // end lets everyone who waits for the sandbox know; it may be called often.
 func (b *box) end() {
-	b.once.Do(func() {
-		close(b.gone)
-		for _, c := range b.all {
-			c.Close()
-		}
-	})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.over {
+		return
+	}
+	b.over = true
+	close(b.gone)
+	for _, c := range b.all {
+		c.Close()
+	}
 }
 
 func (b *box) Gone() <-chan struct{} { return b.gone }
