@@ -179,7 +179,7 @@ func alone(ctx context.Context, url string, body []byte) (first, each time.Durat
 // flood: how many tokens a second go through when the model is no limit: a server that speaks Ollama's stream and has
 // its answer ready.
 func flood(ctx context.Context, dir string) error {
-	const n = 300_000
+	const n = 100_000
 	answer := []byte(strings.Repeat(`{"model":"flood","message":{"role":"assistant","content":" word"},"done":false}`+"\n", n) +
 		`{"model":"flood","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop"}` + "\n")
 	url, stop, err := speak("flood", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(answer) })
@@ -192,6 +192,9 @@ func flood(ctx context.Context, dir string) error {
 		return err
 	}
 	defer d.stop()
+	if err := firstOfReady(ctx, d, url); err != nil {
+		return err
+	}
 	var rate, bare []time.Duration
 	for range 5 {
 		begin, got := time.Now(), 0
@@ -213,5 +216,26 @@ func flood(ctx context.Context, dir string) error {
 	report("flood_tokens_per_s", "%.0f", r)
 	report("flood_tokens_alone_per_s", "%.0f", b)
 	report("flood_ratio", "%.2f", r/b)
+	return nil
+}
+
+// firstOfReady: the time to the first token where the answer is ready: what the way through the house costs by itself.
+func firstOfReady(ctx context.Context, d *daemon, url string) error {
+	var first, firstAlone []time.Duration
+	for range 15 {
+		a, _, _, err := through(ctx, d, "flood")
+		if err != nil {
+			return err
+		}
+		b, _, _, err := alone(ctx, url, []byte(`{}`))
+		if err != nil {
+			return err
+		}
+		first, firstAlone = append(first, a), append(firstAlone, b)
+	}
+	f, fa := median(first), median(firstAlone)
+	report("way_first_token_ms", "%.2f", ms(f))
+	report("way_first_token_alone_ms", "%.2f", ms(fa))
+	report("way_first_token_more_ms", "%.2f", ms(f-fa))
 	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/closedpaw/closedpaw/client/api"
 	"github.com/closedpaw/closedpaw/daemon/internal/guard"
@@ -76,7 +75,6 @@ func (m *Manager) Run(ctx context.Context, c guard.Caller, r api.RunRequest, out
 	if err := w.settle(ctx, r.Apply, true); err != nil {
 		return err
 	}
-	w.usage.DurationMS = time.Since(w.start).Milliseconds()
 	return w.done("stop")
 }
 
