@@ -35,7 +35,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	for _, part := range []func(context.Context, string) error{appends, tools, tokens, flood} {
+	for _, part := range []func(context.Context, string) error{appends, tools, way, tokens, flood} {
 		if err := part(ctx, dir); err != nil {
 			return err
 		}

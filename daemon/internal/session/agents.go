@@ -35,7 +35,7 @@ func newAgents(launcher *role.Caller) *agents {
 	return a
 }
 
-// refill starts the next one, unless one is ready. It is called when nobody waits for anything: starting a process takes
+// refill starts the next one, unless one is ready. It is called when a turn is over: starting a process before would take
 // the processor from the model.
 func (a *agents) refill() {
 	if len(a.spare) > 0 {
@@ -131,6 +131,12 @@ func (a *agents) stop(ag *agent) {
 	_, _ = role.Ask[role.Finished](ctx, a.launcher, &role.EndAgent{ID: ag.id})
 	ag.conn.Close()
 	a.forget(ag)
+}
+
+// over ends the agent of a turn and starts the next one's.
+func (a *agents) over(ag *agent) {
+	a.stop(ag)
+	a.refill()
 }
 
 func (a *agents) forget(ag *agent) {

@@ -70,7 +70,7 @@ func (m *Manager) Ask(ctx context.Context, c guard.Caller, r api.AskRequest, out
 	permit, err := w.permitModel(ctx, prompt, provider)
 	err = errors.Join(err, <-ready)
 	if ag != nil {
-		defer m.agents.stop(ag)
+		defer func() { go m.agents.over(ag) }()
 	}
 	if err != nil {
 		return err
@@ -141,8 +141,11 @@ func (w *work) permitModel(ctx context.Context, p *prompt, provider string) (*gu
 	return permit, errors.Join(err, began(ctx))
 }
 
-// ready gets an agent, connects it with its model and gives it the conversation. The caller stops it.
+// ready keeps what was asked, gets an agent, connects it with its model and gives it the conversation. The caller stops it.
 func (w *work) ready(ctx context.Context, provider string, turns int) (*agent, error) {
+	if err := w.m.Store.Save(w.rec); err != nil {
+		return nil, err
+	}
 	ag, err := w.m.agents.get(ctx)
 	if err != nil {
 		return nil, err
@@ -161,11 +164,7 @@ func (w *work) converse(ctx context.Context, ag *agent, permit *guard.Permit, ex
 	if err := ag.conn.Send(0, &role.Go{}); err != nil {
 		return "", err
 	}
-	go w.m.agents.refill()
 	if err := w.send(api.Event{Type: api.EventSession, Session: &api.SessionEvent{ID: w.rec.ID, Model: w.rec.Model, Tier: w.m.Runtime.Tier()}}); err != nil {
-		return "", err
-	}
-	if err := w.m.Store.Save(w.rec); err != nil {
 		return "", err
 	}
 	return w.listen(ctx, ag)
