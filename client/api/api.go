@@ -125,7 +125,7 @@ type SessionDetail struct {
 type Turn struct {
 	Role      string     `json:"role"` // user, assistant or tool
 	Text      string     `json:"text"`
-	Label     string     `json:"label"` // user or world: where the text came from
+	Label     string     `json:"label,omitempty"` // user or world: where the text came from; the model's own has none
 	ToolCalls []ToolCall `json:"tool_calls,omitempty"`
 	Tool      string     `json:"tool,omitempty"`    // of a tool's turn
 	CallID    string     `json:"call_id,omitempty"` // of a tool's turn: the call that it answers

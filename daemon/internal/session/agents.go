@@ -26,6 +26,7 @@ type agent struct {
 	conn *role.Conn
 	in   chan role.Packet // closed when it is gone; err says why
 	quit chan struct{}
+	dead chan struct{} // closed when the launcher saw it end by itself
 	err  error
 }
 
@@ -77,7 +78,7 @@ func (a *agents) get(ctx context.Context) (*agent, error) {
 }
 
 func (a *agents) start(ctx context.Context) (*agent, error) {
-	ag := &agent{id: newID(), in: make(chan role.Packet, 256), quit: make(chan struct{})}
+	ag := &agent{id: newID(), in: make(chan role.Packet, 256), quit: make(chan struct{}), dead: make(chan struct{})}
 	a.mu.Lock()
 	a.live[ag.id] = ag
 	a.mu.Unlock()
@@ -148,13 +149,14 @@ func (a *agents) forget(ag *agent) {
 	}
 }
 
-// died closes the connection of an agent that the launcher saw end.
+// died is called when the launcher saw an agent end: its turn ends with it, even while a tool runs.
 func (a *agents) died(id string) {
 	a.mu.Lock()
-	ag := a.live[id]
-	a.mu.Unlock()
-	if ag != nil && ag.conn != nil {
-		ag.conn.Close()
+	defer a.mu.Unlock()
+	if ag := a.live[id]; ag != nil {
+		delete(a.live, id)
+		close(ag.dead)
+		close(ag.quit)
 	}
 }
 

@@ -99,7 +99,11 @@ func (m *Manager) conversation(c guard.Caller, r api.AskRequest, model, title st
 		return nil, badRequest("a session and the newest one cannot both be continued")
 	case r.Session != "":
 		rec, err = m.Store.Get(r.Session)
-		if err == nil && (rec.UID != c.UID() || rec.Kind != KindAsk) {
+		switch {
+		case err != nil:
+		case rec.UID != c.UID() && c.Sees(rec.UID):
+			err = &guard.Denied{Reason: "the session belongs to another user", Hint: "begin one of your own"}
+		case rec.UID != c.UID() || rec.Kind != KindAsk:
 			err = ErrNotFound
 		}
 	case r.Continue:
@@ -167,7 +171,21 @@ func (w *work) converse(ctx context.Context, ag *agent, permit *guard.Permit, ex
 	if err := w.send(api.Event{Type: api.EventSession, Session: &api.SessionEvent{ID: w.rec.ID, Model: w.rec.Model, Tier: w.m.Runtime.Tier()}}); err != nil {
 		return "", err
 	}
-	return w.listen(ctx, ag)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-ag.dead:
+			cancel(agentFailed("it has ended"))
+		case <-ctx.Done():
+		}
+	}()
+	reason, err := w.listen(ctx, ag)
+	return reason, failed(ctx, err)
+}
+
+func agentFailed(why string) error {
+	return &api.Error{Code: api.CodeInternal, Message: "the agent failed: " + why, Hint: "ask again; the journal says more: journalctl -u closedpaw"}
 }
 
 // connect gives the agent its one way to its one model.

@@ -52,7 +52,9 @@ func (m *Manager) Accept(uid uint32, kind string, files []*os.File) (token strin
 			closeAll(files)
 		}
 	}()
-	if err := check(uid, kind, files); err != nil {
+	if err := check(uid, kind, files); errors.Is(err, errOwner) {
+		return "", &api.Error{Code: api.CodeDenied, Message: "cannot take what was handed over: " + err.Error(), Hint: "hand over a folder of your own"}
+	} else if err != nil {
 		return "", &api.Error{Code: api.CodeBadRequest, Message: "cannot take what was handed over: " + err.Error(),
 			Hint: "hand over a folder of your own, opened for reading"}
 	}
@@ -76,6 +78,8 @@ func (m *Manager) Accept(uid uint32, kind string, files []*os.File) (token strin
 	})}
 	return token, nil
 }
+
+var errOwner = errors.New("the folder is another user's")
 
 func check(uid uint32, kind string, files []*os.File) error {
 	if len(files) != Files(kind) || len(files) == 0 {
@@ -102,7 +106,7 @@ func check(uid uint32, kind string, files []*os.File) error {
 		case kind == Folder && st.Mode&unix.S_IFMT != unix.S_IFDIR:
 			return errors.New("it is not a folder")
 		case kind == Folder && st.Uid != uid:
-			return fmt.Errorf("the folder is uid %d's, not uid %d's", st.Uid, uid)
+			return fmt.Errorf("%w: it is uid %d's, not uid %d's", errOwner, st.Uid, uid)
 		}
 	}
 	return nil

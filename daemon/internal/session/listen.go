@@ -32,7 +32,7 @@ func (w *work) listen(ctx context.Context, ag *agent) (reason string, err error)
 			return "", ctx.Err()
 		}
 		if !ok {
-			return "", &api.Error{Code: api.CodeInternal, Message: "the agent failed: " + ag.err.Error(), Hint: "ask again"}
+			return "", agentFailed(ag.err.Error())
 		}
 		switch m := p.Msg.(type) {
 		case *role.Delta:

@@ -41,7 +41,7 @@ func (t *transcript) next() {
 // step writes the answer, with its calls and their results, into the record.
 func (t *transcript) step() {
 	if t.said.Len() > 0 || len(t.calls) > 0 {
-		t.rec.Turns = append(t.rec.Turns, api.Turn{Role: "assistant", Text: t.said.String(), Label: api.LabelWorld, ToolCalls: t.calls, Time: time.Now().UTC()})
+		t.rec.Turns = append(t.rec.Turns, api.Turn{Role: "assistant", Text: t.said.String(), ToolCalls: t.calls, Time: time.Now().UTC()})
 	}
 	t.rec.Turns = append(t.rec.Turns, t.results...)
 	t.said.Reset()
