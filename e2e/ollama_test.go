@@ -139,9 +139,8 @@ func TestMonkey(t *testing.T) {
 	}
 	schema, err := json.Marshal(map[string]any{"anyOf": []any{
 		call("shell", map[string]any{"command": str("^(ls|rm|cat|echo|touch|ln -s|mv|chmod 777|mkdir) [a-z./*-]{1,12}$")}, "command"),
-		call("read_file", map[string]any{"path": str("^[a-z/.]{1,12}$")}, "path"),
+		call("read_file", map[string]any{"path": str("^[a-z/.]{0,6}$")}, "path"), // the empty path is refused
 		call("write_file", map[string]any{"path": str("^[a-z/.]{1,12}$"), "content": str("^[a-z ]{1,12}$")}, "path", "content"),
-		call("launch", map[string]any{"x": str("^[a-z]{1,6}$")}, "x"),
 	}})
 	if err != nil {
 		t.Fatal(err)
