@@ -204,7 +204,7 @@ func TestCheck(t *testing.T) {
 		{"no id", "p.cedar", "permit (principal, action, resource);", "needs an @id"},
 		{"bad id", "p.cedar", `@id("A b") permit (principal, action, resource);`, "needs an @id"},
 		{"same id", "p.cedar", ok + "\n" + ok, `line 2 has the same @id "a" as the one in p.cedar, line 1`},
-		{"mistyped approval", "p.cedar", `@id("a") @aproval("confirm") permit (principal, action, resource);`, "@aproval is unknown"},
+		{"mistyped approval", "p.cedar", `@id("a") @approve("confirm") permit (principal, action, resource);`, "@approve is unknown"},
 		{"unknown level", "p.cedar", `@id("a") @approval("maybe") permit (principal, action, resource);`, `@approval("maybe") is unknown`},
 		{"empty level", "p.cedar", `@id("a") @approval permit (principal, action, resource);`, `@approval("") is unknown`},
 		{"approval on forbid", "p.cedar", `@id("a") @approval("confirm") forbid (principal, action, resource);`, "not on a forbid"},

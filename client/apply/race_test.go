@@ -3,7 +3,6 @@
 package apply_test
 
 import (
-	"fmt"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -119,5 +118,5 @@ func TestEditDuring(t *testing.T) {
 		}
 		must(t, os.Remove(p.root+"/f"))
 	}
-	t.Log(fmt.Sprintf("%d applied, %d conflicts", applied, conflicts))
+	t.Logf("%d applied, %d conflicts", applied, conflicts)
 }

@@ -50,18 +50,18 @@ func (j *job) stage(ch *api.Change, modified bool) (*staged, error) {
 // close removes what is still under the temporary name, if it is what this wrote.
 func (s *staged) close() {
 	if s.ours() {
-		unix.Unlinkat(s.dir, s.tmp, 0)
+		_ = unix.Unlinkat(s.dir, s.tmp, 0) // a leftover is named .closedpaw-…
 	}
 	unix.Close(s.dir)
 }
 
 func (s *staged) ours() bool {
 	var st unix.Stat_t
-	return s.ino != 0 && unix.Fstatat(s.dir, s.tmp, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Ino == s.ino && uint64(st.Dev) == s.dev
+	return s.ino != 0 && unix.Fstatat(s.dir, s.tmp, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Ino == s.ino && st.Dev == s.dev
 }
 
 // remember notes what tmp is.
-func (s *staged) remember(st *unix.Stat_t) { s.dev, s.ino = uint64(st.Dev), st.Ino }
+func (s *staged) remember(st *unix.Stat_t) { s.dev, s.ino = st.Dev, st.Ino }
 
 func (j *job) writeFile(s *staged, ch *api.Change, modified bool) error {
 	src, err := j.file(ch.Path)
@@ -97,7 +97,7 @@ func (j *job) writeFile(s *staged, ch *api.Change, modified bool) error {
 		var old unix.Stat_t
 		if unix.Fstatat(s.dir, s.name, &old, unix.AT_SYMLINK_NOFOLLOW) == nil && (old.Uid != st.Uid || old.Gid != st.Gid) {
 			if unix.Fchown(fd, int(old.Uid), int(old.Gid)) != nil {
-				unix.Fchown(fd, -1, int(old.Gid))
+				_ = unix.Fchown(fd, -1, int(old.Gid)) // as good as it goes: the person may not be in the group
 			}
 		}
 	case ch.From == "":

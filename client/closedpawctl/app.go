@@ -104,6 +104,12 @@ func (a *app) root() *cobra.Command {
 		a.approveCommand(), a.denyCommand(), a.sessionCommand(), a.auditCommand(), a.modelsCommand(), a.versionCommand(),
 		a.manCommand())
 	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" { // cobra's own shows its help, whatever it was asked for
+			c.Args = cobra.NoArgs
+			c.RunE = func(*cobra.Command, []string) error { return usage("name the shell: bash, zsh, fish or powershell") }
+		}
+	}
 	return root
 }
 

@@ -174,7 +174,7 @@ func alone(ctx context.Context, url string, body []byte) (first, each time.Durat
 			return first, (last - first) / words, n, nil
 		}
 	}
-	return 0, 0, 0, errors.New("Ollama's answer was cut off")
+	return 0, 0, 0, errors.New("the answer of Ollama was cut off")
 }
 
 // flood: how many tokens a second go through when the model is no limit: a server that speaks Ollama's stream and has

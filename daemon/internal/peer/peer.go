@@ -98,7 +98,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 			if id.Process != nil {
 				id.Process.Close()
 			}
-			u.Write([]byte(tooMany)) // into an empty socket buffer: it does not block
+			_, _ = u.Write([]byte(tooMany)) // into an empty socket buffer: it does not block
 			u.Close()
 			continue
 		}

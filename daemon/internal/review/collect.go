@@ -28,7 +28,7 @@ func Collect(ctx context.Context, c *role.Caller, s role.Scan) (*api.Changes, er
 	ctx, cancel := context.WithTimeout(ctx, scanTime+role.Timeout)
 	defer cancel()
 	g := &gathered{scan: s}
-	go c.Run(g.take)
+	go func() { _ = c.Run(g.take) }() // how it ended is what Ask says
 	end, err := role.Ask[role.Scanned](ctx, c, &s)
 	if err != nil {
 		c.Close()

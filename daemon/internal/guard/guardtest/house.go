@@ -53,7 +53,12 @@ func New(tb testing.TB) *House {
 	go func() { ended <- audit.Serve(ac, dir) }()
 	caller := role.NewCaller(cc)
 	go func() { _ = caller.Run(nil) }()
-	tb.Cleanup(func() { cc.Close(); <-ended })
+	tb.Cleanup(func() {
+		cc.Close()
+		if err := <-ended; err != nil {
+			tb.Errorf("the audit role: %v", err)
+		}
+	})
 	h := &House{Policy: bundle(tb), Broker: approval.New(time.Minute), Audit: audit.NewWriter(caller), Log: cc}
 	h.Guard = guard.New(h.Policy, h.Audit, h.Broker, Person, Tier)
 	return h
