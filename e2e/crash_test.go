@@ -102,6 +102,30 @@ func TestRoleKilled(t *testing.T) {
 	}
 }
 
+// kill -9 of the review while its person looks at the diff: what they then allow cannot be fetched any more, and nothing
+// is applied.
+func TestReviewKilled(t *testing.T) {
+	d := startDaemon(t, options{})
+	folder, term := asking(t, d, newUID())
+	term.expect(`apply these changes\? `)
+	pids := d.role("review")
+	if len(pids) != 1 {
+		t.Fatalf("%d reviews run", len(pids))
+	}
+	if err := syscall.Kill(pids[0], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(200 * time.Millisecond)
+	term.send("y\r")
+	if code := term.wait(); code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	if got := notes(t, folder); got != "one\ntwo\nthree\n" {
+		t.Errorf("the file holds %q", got)
+	}
+	well(t, d)
+}
+
 // kill -9 of a sandbox ends what runs in it, and nothing else.
 func TestSandboxKilled(t *testing.T) {
 	d := startDaemon(t, options{})

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync"
@@ -24,9 +25,13 @@ func Serve(control *role.Conn, dir string) error {
 	defer control.Close()
 	l, err := open(dir)
 	if err != nil {
+		f := failed(err)
 		if p, rerr := control.Recv(); rerr == nil {
 			p.Close()
-			_ = control.Send(p.Seq, failed(err)) // the caller of Serve is told anyway
+			_ = control.Send(p.Seq, f) // the caller of Serve is told anyway
+		}
+		if f.Hint != "" {
+			err = fmt.Errorf("%w (%s)", err, f.Hint)
 		}
 		return err
 	}

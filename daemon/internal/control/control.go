@@ -147,7 +147,7 @@ func (d *daemon) prepare() error {
 	}
 	// First the log: without it nothing may happen, and what follows is recorded in it.
 	if err := d.audit.DaemonStarted(ctx, d.begin.Version); err != nil {
-		return fmt.Errorf("cannot write the audit log: %w", err)
+		return fmt.Errorf("cannot start without an audit log: %w%s", err, mend(err))
 	}
 	if d.bundle, err = loadPolicy(etcDir, stateDir); err != nil {
 		return err
@@ -174,6 +174,15 @@ func (d *daemon) prepare() error {
 	d.sessions = session.NewManager(session.Deps{Guard: d.guard, Audit: d.audit, Runtime: d.runtime, Launcher: d.launcher, Gateway: d.gateway,
 		Store: store, Profile: profile, Tools: d.bundle.Tools(), Ollama: d.config.Ollama, Model: d.config.Model})
 	return nil
+}
+
+// mend is what another role says about how to go on.
+func mend(err error) string {
+	var f *role.Failed
+	if errors.As(err, &f) && f.Hint != "" {
+		return " (" + f.Hint + ")"
+	}
+	return ""
 }
 
 // serve answers clients until it is told to stop or a role that it needs has ended.
