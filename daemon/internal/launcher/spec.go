@@ -53,6 +53,9 @@ func rootfs(dir string) error {
 			return fmt.Errorf("cannot make the sandboxes' root folder: %w", err)
 		}
 	}
+	if err := os.Symlink("../usr/lib/os-release", filepath.Join(dir, "etc/os-release")); err != nil {
+		return fmt.Errorf("cannot make the sandboxes' root folder: %w", err)
+	}
 	return nil
 }
 
