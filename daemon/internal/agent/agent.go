@@ -17,6 +17,7 @@ import (
 	"github.com/closedpaw/closedpaw/client/api"
 	"github.com/closedpaw/closedpaw/daemon/internal/model"
 	"github.com/closedpaw/closedpaw/daemon/internal/role"
+	"github.com/closedpaw/closedpaw/daemon/internal/socket"
 )
 
 // Bounds of one conversation.
@@ -51,12 +52,16 @@ func Serve(control *role.Conn) error {
 		first.Close()
 		return fmt.Errorf("%w: %T before the conversation", role.ErrNotPermitted, first.Msg)
 	}
-	stream, err := net.FileConn(first.Files[0])
+	c, err := net.FileConn(first.Files[0])
 	first.Close()
 	if err != nil {
 		return fmt.Errorf("cannot take over the stream to the gateway: %w", err)
 	}
-	defer stream.Close()
+	defer c.Close()
+	stream, err := socket.Wrap(c)
+	if err != nil {
+		return fmt.Errorf("cannot take over the stream to the gateway: %w", err)
+	}
 	a := &agent{control: control, inbox: make(chan role.Packet, 8), stream: stream, answers: model.NewReader(stream), conv: newConversation(begin)}
 	done := make(chan struct{})
 	defer close(done)

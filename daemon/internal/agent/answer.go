@@ -3,7 +3,6 @@ package agent
 import (
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/closedpaw/closedpaw/client/api"
@@ -33,35 +32,32 @@ func (a *agent) ask() (*answer, error) {
 		a.broken = true
 		return nil, a.lost()
 	}
-	q := model.NewQueue()
 	ans := &answer{}
-	failed := make(chan error, 1)
-	go func() {
-		defer q.Close()
-		failed <- a.read(ans, q)
-	}()
 	var sending error
-	for chunks := q.Take(); len(chunks) > 0; chunks = q.Take() {
-		for _, c := range chunks {
-			if sending == nil {
-				sending = a.control.Send(0, &role.Delta{Text: c.Text, Thinking: c.Thinking})
-			}
-		}
-		if sending != nil {
-			a.stream.Close() // ends read
-			q.Close()
-		}
+	out := model.NewJoiner(func(c model.Chunk) error {
+		sending = a.control.Send(0, &role.Delta{Text: c.Text, Thinking: c.Thinking})
+		return sending
+	})
+	err = a.read(ans, out)
+	if ferr := out.Flush(); err == nil {
+		err = ferr
 	}
-	err = <-failed
 	if sending != nil {
+		a.broken = true
+		a.stream.Close()
 		return nil, sending
 	}
 	return ans, err
 }
 
-// read reads one answer: text to q, all of it to ans.
-func (a *agent) read(ans *answer, q *model.Queue) error {
+// read reads one answer: text to out, all of it to ans.
+func (a *agent) read(ans *answer, out *model.Joiner) error {
 	for {
+		if !a.answers.Ready() {
+			if err := out.Flush(); err != nil {
+				return err
+			}
+		}
 		c, err := a.answers.Chunk()
 		if err != nil {
 			a.broken = true
@@ -88,9 +84,8 @@ func (a *agent) read(ans *answer, q *model.Queue) error {
 			ans.calls = append(ans.calls, *c.Call)
 		default:
 			ans.text.WriteString(c.Text)
-			if err := q.Put(c); err != nil {
-				a.broken = true
-				return io.EOF
+			if err := out.Put(c); err != nil {
+				return err
 			}
 		}
 	}

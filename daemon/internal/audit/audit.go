@@ -11,7 +11,7 @@
 //
 // The files are named in client/auditproof. A batch of records goes: lines appended to records, their nodes to hashes,
 // one fsync of records, then the acknowledgements. Meanwhile the next batch gathers. Behind that, without anybody waiting,
-// hashes is synced and the checkpoint replaced atomically (as often as batches come, but never two at a time). So:
+// hashes is synced and the checkpoint replaced atomically (soon after batches came, but never two at a time). So:
 //
 //   - all that the checkpoint covers is on disk in records and hashes; a difference there is damage or a change;
 //   - an acknowledged record may stand behind the checkpoint, if the role was killed in between; what was never

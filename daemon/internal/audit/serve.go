@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/closedpaw/closedpaw/client/api"
 	"github.com/closedpaw/closedpaw/daemon/internal/role"
@@ -151,10 +152,17 @@ func (s *server) committer() {
 	}
 }
 
+// signDelay is how far the checkpoint may lie behind the acknowledged records.
+const signDelay = 100 * time.Millisecond
+
 // signer keeps the checkpoint up with the log. One that cannot be written is tried again with the next batch:
 // the records are durable without it.
 func (s *server) signer() {
 	for range s.kick {
+		select { // whoever waits for a record's acknowledgement has better use for the disk just now
+		case <-time.After(signDelay):
+		case <-s.stop:
+		}
 		if err := s.sign(); err != nil {
 			slog.Error("audit", "err", err)
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/closedpaw/closedpaw/daemon/internal/gateway/ollama"
 	"github.com/closedpaw/closedpaw/daemon/internal/model"
 	"github.com/closedpaw/closedpaw/daemon/internal/role"
+	"github.com/closedpaw/closedpaw/daemon/internal/socket"
 )
 
 // maxServers bounds the servers whose connections are kept.
@@ -124,9 +125,14 @@ func (g *gateway) open(m *role.OpenModel, f *os.File) role.Message {
 	default:
 		return failed(&api.Error{Code: api.CodeBadRequest, Message: fmt.Sprintf("there is no model provider %q", model.Short(m.Provider, 100)), Hint: "providers are ollama and demo"})
 	}
-	conn, err := net.FileConn(f)
+	c, err := net.FileConn(f)
 	if err != nil {
 		return failed(fmt.Errorf("cannot take over a stream: %w", err))
+	}
+	conn, err := socket.Wrap(c)
+	if err != nil {
+		c.Close()
+		return failed(err)
 	}
 	g.wg.Go(func() { serveStream(g.ctx, conn, provider, m.Model) })
 	return &role.OpenedModel{}

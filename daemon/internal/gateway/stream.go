@@ -54,42 +54,19 @@ func serveStream(ctx context.Context, conn net.Conn, p model.Provider, name stri
 	}
 }
 
-// answer asks p and passes on what it says, at once where the agent keeps up, in larger pieces where it does not.
+// answer asks p and passes on what it says. One goroutine does both: while the agent does not read, the server is not
+// read either, and what it has sent meanwhile goes on in larger pieces.
 func answer(ctx context.Context, conn net.Conn, p model.Provider, name string, req model.Request) error {
-	q := model.NewQueue()
-	defer q.Close() // frees the provider when writing has failed
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
-		defer q.Close()
-		done, err := p.Chat(ctx, name, req, q.Put)
-		last := model.Chunk{Done: &done}
-		if err != nil {
-			last = model.Chunk{Error: problem(err)}
+	pass := func(c model.Chunk) error {
+		b, err := model.EncodeChunk(c)
+		if err == nil {
+			_, err = conn.Write(b)
 		}
-		_ = q.Put(last) // fails when nobody reads it any more
-	}()
-	for {
-		chunks := q.Take()
-		if len(chunks) == 0 {
-			return nil
-		}
-		var out []byte
-		for _, c := range chunks {
-			b, err := model.EncodeChunk(c)
-			if err != nil {
-				return err
-			}
-			out = append(out, b...)
-			if len(out) > model.MaxChunk {
-				if _, err := conn.Write(out); err != nil {
-					return err
-				}
-				out = out[:0]
-			}
-		}
-		if _, err := conn.Write(out); err != nil {
-			return err
-		}
+		return err
 	}
+	done, err := p.Chat(ctx, name, req, pass)
+	if err != nil {
+		return pass(model.Chunk{Error: problem(err)})
+	}
+	return pass(model.Chunk{Done: &done})
 }

@@ -23,6 +23,12 @@ type Reader struct {
 // NewReader reads from r.
 func NewReader(r io.Reader) *Reader { return &Reader{r: bufio.NewReaderSize(r, 64<<10)} }
 
+// Ready says that the next line is there already, whole: reading it does not wait.
+func (r *Reader) Ready() bool {
+	b, _ := r.r.Peek(r.r.Buffered()) // of what is buffered there is no error
+	return bytes.IndexByte(b, '\n') >= 0
+}
+
 // Line returns the next line without its end; it is valid until the next call. io.EOF means that the stream ended
 // between two lines, io.ErrUnexpectedEOF that it ended within one. No more than max bytes of a line are kept.
 func (r *Reader) Line(max int) ([]byte, error) {

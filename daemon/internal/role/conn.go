@@ -9,8 +9,11 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/closedpaw/closedpaw/daemon/internal/socket"
 )
 
 // MaxMessage bounds one encoded message, in bytes.
@@ -58,6 +61,7 @@ func (p Packet) Close() {
 type Conn struct {
 	me, other Name
 	c         *net.UnixConn
+	raw       syscall.RawConn
 	mu        sync.Mutex // serialises sending
 	buf, oob  []byte
 }
@@ -74,11 +78,25 @@ func NewConn(f *os.File, me, other Name) (*Conn, error) {
 		c.Close()
 		return nil, fmt.Errorf("cannot take over the connection to %s: not a UNIX socket", other)
 	}
-	return &Conn{me: me, other: other, c: u, buf: make([]byte, MaxMessage+1), oob: make([]byte, unix.CmsgSpace(maxFiles*4))}, nil
+	raw, err := u.SyscallConn()
+	if err != nil {
+		u.Close()
+		return nil, fmt.Errorf("cannot take over the connection to %s: %w", other, err)
+	}
+	return &Conn{me: me, other: other, c: u, raw: raw, buf: make([]byte, MaxMessage+1), oob: make([]byte, unix.CmsgSpace(maxFiles*4))}, nil
 }
 
 // Close ends the connection; the other side sees the end of the stream.
 func (c *Conn) Close() error { return c.c.Close() }
+
+// Readable says that Recv would not wait: there is a message, or the other side is gone.
+func (c *Conn) Readable() bool {
+	n := 0
+	err := c.raw.Control(func(fd uintptr) {
+		n, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	})
+	return n != 0 || err != nil // it is closed: Recv says so at once
+}
 
 type envelope struct {
 	Type string          `json:"type"`
@@ -86,33 +104,37 @@ type envelope struct {
 	Body json.RawMessage `json:"body"`
 }
 
+// outgoing is an envelope that is encoded in one go with what is in it.
+type outgoing struct {
+	Type string  `json:"type"`
+	Seq  uint64  `json:"seq,omitempty"`
+	Body Message `json:"body"`
+}
+
 // Send writes one message with descriptors; the files stay the caller's.
 func (c *Conn) Send(seq uint64, m Message, files ...*os.File) error {
 	if err := permitted(m.kind(), c.me, c.other, len(files)); err != nil {
 		return err
 	}
-	body, err := encode(m)
-	if err != nil {
-		return fmt.Errorf("cannot encode %s: %w", m.kind(), err)
-	}
-	b, err := encode(envelope{m.kind(), seq, body})
+	b, err := encode(outgoing{m.kind(), seq, m})
 	if err != nil {
 		return fmt.Errorf("cannot encode %s: %w", m.kind(), err)
 	}
 	if len(b) > MaxMessage {
 		return fmt.Errorf("cannot send %s: %d bytes are more than %d", m.kind(), len(b), MaxMessage)
 	}
-	var oob []byte
-	if len(files) > 0 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(files) == 0 {
+		_, err = socket.Send(c.raw, b)
+	} else {
 		fds := make([]int, len(files))
 		for i, f := range files {
 			fds[i] = int(f.Fd())
 		}
-		oob = unix.UnixRights(fds...)
+		_, _, err = c.c.WriteMsgUnix(b, unix.UnixRights(fds...), nil)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if _, _, err := c.c.WriteMsgUnix(b, oob, nil); err != nil {
+	if err != nil {
 		return fmt.Errorf("cannot send %s to %s: %w", m.kind(), c.other, err)
 	}
 	return nil
@@ -121,7 +143,7 @@ func (c *Conn) Send(seq uint64, m Message, files ...*os.File) error {
 // Recv reads one message. io.EOF means that the other side is gone; any other error that it broke the rules:
 // the caller must then close the connection.
 func (c *Conn) Recv() (Packet, error) {
-	n, on, flags, _, err := c.c.ReadMsgUnix(c.buf, c.oob)
+	n, on, flags, err := socket.Receive(c.raw, c.buf, c.oob)
 	if err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, unix.ECONNRESET) { // net wraps them all
 			err = io.EOF

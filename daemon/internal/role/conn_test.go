@@ -299,3 +299,23 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// TestReadable shows that it tells silence from a message, from the other side's end and from one's own.
+func TestReadable(t *testing.T) {
+	for name, do := range map[string]func(mine, other *role.Conn) error{
+		"message":      func(_, o *role.Conn) error { return o.Send(0, &role.Delta{Text: "x"}) },
+		"closed there": func(_, o *role.Conn) error { return o.Close() },
+		"closed here":  func(c, _ *role.Conn) error { return c.Close() },
+	} {
+		mine, other := pair(t, role.Control, role.Agent)
+		if mine.Readable() {
+			t.Errorf("%s: readable before", name)
+		}
+		if err := do(mine, other); err != nil {
+			t.Fatal(err)
+		}
+		if !mine.Readable() {
+			t.Errorf("%s: not readable", name)
+		}
+	}
+}

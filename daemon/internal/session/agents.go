@@ -2,9 +2,7 @@ package session
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"sync"
 
 	"github.com/closedpaw/closedpaw/daemon/internal/role"
@@ -24,10 +22,7 @@ type agents struct {
 type agent struct {
 	id   string
 	conn *role.Conn
-	in   chan role.Packet // closed when it is gone; err says why
-	quit chan struct{}
 	dead chan struct{} // closed when the launcher saw it end by itself
-	err  error
 }
 
 func newAgents(launcher *role.Caller) *agents {
@@ -65,12 +60,10 @@ func (a *agents) get(ctx context.Context) (*agent, error) {
 	for {
 		select {
 		case ag := <-a.spare:
-			select {
-			case <-ag.in: // it may not speak before it is spoken to; or it died while it waited
-				a.stop(ag)
-			default:
+			if !ag.conn.Readable() {
 				return ag, nil
 			}
+			a.stop(ag) // it may not speak before it is spoken to; or it died while it waited
 		default:
 			return a.start(ctx)
 		}
@@ -78,7 +71,7 @@ func (a *agents) get(ctx context.Context) (*agent, error) {
 }
 
 func (a *agents) start(ctx context.Context) (*agent, error) {
-	ag := &agent{id: newID(), in: make(chan role.Packet, 256), quit: make(chan struct{}), dead: make(chan struct{})}
+	ag := &agent{id: newID(), dead: make(chan struct{})}
 	a.mu.Lock()
 	a.live[ag.id] = ag
 	a.mu.Unlock()
@@ -98,30 +91,7 @@ func (a *agents) start(ctx context.Context) (*agent, error) {
 	a.mu.Lock()
 	ag.conn = conn
 	a.mu.Unlock()
-	go ag.receive()
 	return ag, nil
-}
-
-// receive hands on what the agent says, at the pace of whoever listens.
-func (ag *agent) receive() {
-	defer close(ag.in)
-	for {
-		p, err := ag.conn.Recv()
-		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = errors.New("the agent has ended")
-			}
-			ag.err = err
-			return
-		}
-		select {
-		case ag.in <- p:
-		case <-ag.quit:
-			p.Close()
-			ag.err = errors.New("the agent was ended")
-			return
-		}
-	}
 }
 
 // stop ends an agent for good.
@@ -143,10 +113,7 @@ func (a *agents) over(ag *agent) {
 func (a *agents) forget(ag *agent) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, ok := a.live[ag.id]; ok {
-		delete(a.live, ag.id)
-		close(ag.quit)
-	}
+	delete(a.live, ag.id)
 }
 
 // died is called when the launcher saw an agent end: its turn ends with it, even while a tool runs.
@@ -156,7 +123,6 @@ func (a *agents) died(id string) {
 	if ag := a.live[id]; ag != nil {
 		delete(a.live, id)
 		close(ag.dead)
-		close(ag.quit)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/closedpaw/closedpaw/client/api"
@@ -23,23 +24,26 @@ const maxAnswer = 4 << 20
 func (w *work) listen(ctx context.Context, ag *agent) (reason string, err error) {
 	t := &transcript{rec: w.rec}
 	defer t.step()
+	stop := context.AfterFunc(ctx, func() { ag.conn.Close() }) // ends Recv
+	defer stop()
 	for {
-		var p role.Packet
-		var ok bool
-		select {
-		case p, ok = <-ag.in:
-		case <-ctx.Done():
+		p, err := ag.conn.Recv()
+		if ctx.Err() != nil {
+			p.Close()
 			return "", ctx.Err()
 		}
-		if !ok {
-			return "", agentFailed(ag.err.Error())
+		if errors.Is(err, io.EOF) {
+			err = errors.New("it has ended")
+		}
+		if err != nil {
+			return "", agentFailed(err.Error())
 		}
 		switch m := p.Msg.(type) {
 		case *role.Delta:
 			if err := t.text(m.Text); err != nil {
 				return "", err
 			}
-			if err := w.delta(m, len(ag.in) > 0); err != nil {
+			if err := w.delta(m); err != nil {
 				return "", err
 			}
 		case *role.ToolCall:
@@ -72,14 +76,14 @@ func (w *work) listen(ctx context.Context, ag *agent) (reason string, err error)
 	}
 }
 
-func (w *work) delta(m *role.Delta, more bool) error {
+func (w *work) delta(m *role.Delta) error {
 	if m.Thinking != "" {
-		if err := w.out.Send(api.Event{Type: api.EventThinking, Text: m.Thinking}, more || m.Text != ""); err != nil {
+		if err := w.out.Send(api.Event{Type: api.EventThinking, Text: m.Thinking}, m.Text != ""); err != nil {
 			return err
 		}
 	}
 	if m.Text != "" {
-		return w.out.Send(api.Event{Type: api.EventText, Text: m.Text}, more)
+		return w.send(api.Event{Type: api.EventText, Text: m.Text})
 	}
 	return nil
 }

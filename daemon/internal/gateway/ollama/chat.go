@@ -104,7 +104,11 @@ func (p *Provider) Chat(ctx context.Context, name string, r model.Request, emit 
 		cancel(nil)
 		return model.Done{}, err
 	}
-	done, err := p.read(ctx, resp.Body, name, emit, func() { silence.Reset(p.patience) })
+	out := model.NewJoiner(emit)
+	done, err := p.read(ctx, resp.Body, name, out, func() { silence.Reset(p.patience) })
+	if ferr := out.Flush(); err == nil {
+		err = ferr
+	}
 	if err != nil {
 		silence.Stop()
 		cancel(nil)
@@ -122,9 +126,14 @@ func (p *Provider) Chat(ctx context.Context, name string, r model.Request, emit 
 	return done, nil
 }
 
-func (p *Provider) read(ctx context.Context, body io.Reader, name string, emit func(model.Chunk) error, alive func()) (model.Done, error) {
+func (p *Provider) read(ctx context.Context, body io.Reader, name string, out *model.Joiner, alive func()) (model.Done, error) {
 	lines := model.NewReader(body)
 	for calls := 0; ; {
+		if !lines.Ready() {
+			if err := out.Flush(); err != nil {
+				return model.Done{}, err
+			}
+		}
 		b, err := lines.Line(maxLine)
 		switch {
 		case errors.Is(err, model.ErrMalformed):
@@ -148,12 +157,12 @@ func (p *Provider) read(ctx context.Context, body io.Reader, name string, emit f
 			return model.Done{}, p.nonsense(errors.New("a count is negative"))
 		}
 		if l.Message.Thinking != "" {
-			if err := emit(model.Chunk{Thinking: l.Message.Thinking}); err != nil {
+			if err := out.Put(model.Chunk{Thinking: l.Message.Thinking}); err != nil {
 				return model.Done{}, err
 			}
 		}
 		if l.Message.Content != "" {
-			if err := emit(model.Chunk{Text: l.Message.Content}); err != nil {
+			if err := out.Put(model.Chunk{Text: l.Message.Content}); err != nil {
 				return model.Done{}, err
 			}
 		}
@@ -170,7 +179,7 @@ func (p *Provider) read(ctx context.Context, body io.Reader, name string, emit f
 			if len(args) == 0 {
 				args = json.RawMessage("{}")
 			}
-			if err := emit(model.Chunk{Call: &api.ToolCall{ID: id, Name: c.Function.Name, Args: args}}); err != nil {
+			if err := out.Put(model.Chunk{Call: &api.ToolCall{ID: id, Name: c.Function.Name, Args: args}}); err != nil {
 				return model.Done{}, err
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,10 +16,10 @@ import (
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte(piece("a") + `{"message":{"thinking":"x","tool_calls":[{"id":"1","function":{"name":"shell","arguments":{"a":1}}}]},"done":true,"eval_count":3}` + "\n"))
 	f.Add([]byte(`{"error":"e"}` + "\n"))
-	var said []byte
+	var said atomic.Pointer[[]byte]
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/tags", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(okTags)) })
-	mux.HandleFunc("POST /api/chat", func(w http.ResponseWriter, _ *http.Request) { w.Write(said) })
+	mux.HandleFunc("POST /api/chat", func(w http.ResponseWriter, _ *http.Request) { w.Write(*said.Load()) })
 	s := httptest.NewServer(mux)
 	f.Cleanup(s.Close)
 	p, err := ollama.New(s.URL, 2*time.Second)
@@ -26,14 +27,16 @@ func FuzzAnswer(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, answer []byte) {
-		said = answer
-		q := model.NewQueue()
-		done, err := p.Chat(context.Background(), "m", question("go"), q.Put)
+		said.Store(&answer)
+		var all []model.Chunk
+		done, err := p.Chat(context.Background(), "m", question("go"), func(c model.Chunk) error {
+			all = append(all, c)
+			return nil
+		})
 		if err == nil {
-			q.Put(model.Chunk{Done: &done})
+			all = append(all, model.Chunk{Done: &done})
 		}
-		q.Close()
-		for _, c := range q.Take() {
+		for _, c := range all {
 			b, err := model.EncodeChunk(c)
 			if err != nil {
 				t.Fatal(err)

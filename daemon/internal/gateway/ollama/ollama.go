@@ -27,6 +27,7 @@ import (
 
 	"github.com/closedpaw/closedpaw/client/api"
 	"github.com/closedpaw/closedpaw/daemon/internal/model"
+	"github.com/closedpaw/closedpaw/daemon/internal/socket"
 )
 
 // Name is how control calls this provider.
@@ -67,7 +68,13 @@ func New(rawURL string, silence time.Duration) (*Provider, error) {
 		tools:    map[string]bool{},
 		client: &http.Client{
 			Transport: &http.Transport{
-				DialContext:            dial,
+				DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+					c, err := dial(ctx, network, address)
+					if err != nil {
+						return nil, err
+					}
+					return socket.Wrap(c)
+				},
 				MaxIdleConnsPerHost:    16,
 				IdleConnTimeout:        5 * time.Minute,
 				MaxResponseHeaderBytes: maxHeader,
