@@ -29,8 +29,9 @@ type log struct {
 	tree *auditproof.Tree
 	end  int64 // of the acknowledged records in bytes
 
-	torn   bool  // the committer's: a failed batch could not be taken back yet
-	signed int64 // the signer's: records that the checkpoint covers
+	torn    bool       // the committer's: a failed batch could not be taken back yet
+	signing sync.Mutex // serialises sign
+	signed  int64      // the signer's: records that the checkpoint covers
 }
 
 func (l *log) close() {
@@ -152,6 +153,8 @@ func (l *log) hashReader() tlog.HashReader {
 
 // sign replaces the checkpoint, if there is something new. What it covers is on disk before.
 func (l *log) sign() error {
+	l.signing.Lock()
+	defer l.signing.Unlock()
 	tree, _ := l.state()
 	if tree.Size() == l.signed {
 		return nil

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/urpc"
 
@@ -32,6 +33,9 @@ type execArgs struct {
 	GuestFDs    []int
 	ContainerID string
 }
+
+// dying is for how long the end of a command by SIGKILL may be the end of its sandbox.
+const dying = 150 * time.Millisecond
 
 type waitPIDArgs struct {
 	PID int32
@@ -106,6 +110,14 @@ func (p *process) wait() {
 		p.err = fmt.Errorf("%w: %w", sandbox.ErrEnded, err)
 	} else {
 		p.st = sandbox.StatusOf(syscall.WaitStatus(ws))
+	}
+	if p.st.Signal == int(syscall.SIGKILL) {
+		// Where the whole sandbox is being killed, its commands may be seen to die first.
+		select {
+		case <-p.b.gone:
+			p.err = sandbox.ErrEnded
+		case <-time.After(dying):
+		}
 	}
 	p.b.free <- p.c
 	close(p.done)
