@@ -205,7 +205,7 @@ func (d *daemon) serve(listeners []*os.File, ac *role.Caller, stop <-chan struct
 			return errors.New("cannot serve on anything but UNIX sockets (look at ListenStream= in closedpaw.socket)")
 		}
 		u.SetUnlinkOnClose(false)
-		go func() { failed <- srv.Serve(peer.Listen(u, connectionsPerUser)) }()
+		go func() { failed <- srv.Serve(peer.Listen(u, connectionsPerUser, d.config.Person)) }()
 	}
 	if err := d.launcher.Send(0, &role.Ready{}); err != nil {
 		return err

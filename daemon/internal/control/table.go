@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -174,6 +175,7 @@ func receive(u *net.UnixConn) (files []*os.File, err error) {
 	if err != nil {
 		return nil, err
 	}
+	strange := false
 	for i := range scms {
 		fds, err := unix.ParseUnixRights(&scms[i])
 		if err != nil {
@@ -181,10 +183,15 @@ func receive(u *net.UnixConn) (files []*os.File, err error) {
 		}
 		for _, fd := range fds {
 			unix.CloseOnExec(fd)
+			if !harmless(fd) {
+				unix.Close(fd)
+				strange = true
+				continue
+			}
 			files = append(files, os.NewFile(uintptr(fd), "handed over"))
 		}
 	}
-	if n != 1 || buf[0] != 'D' || flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) != 0 {
+	if n != 1 || strange || buf[0] != 'D' || flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) != 0 {
 		for _, f := range files {
 			f.Close()
 		}
@@ -193,15 +200,56 @@ func receive(u *net.UnixConn) (files []*os.File, err error) {
 	return files, nil
 }
 
+// harmless says that a descriptor is a folder or a pipe. os.NewFile gives any other that does not block to the poller of
+// the whole process, and a file of a user's FUSE server never answers that. The type of a file never changes; asked for
+// like this, no server is asked for it.
+func harmless(fd int) bool {
+	var st unix.Statx_t
+	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &st)
+	kind := st.Mode & unix.S_IFMT
+	return err == nil && (kind == unix.S_IFDIR || kind == unix.S_IFIFO)
+}
+
 // changes hands the approved files to the client.
 func (d *daemon) changes(r *http.Request, _ guard.Caller, u *net.UnixConn) error {
-	err := d.sessions.Approved(r.Context(), r.PathValue("id"), func(f *os.File) error {
-		_, _, err := u.WriteMsgUnix([]byte("F"), unix.UnixRights(int(f.Fd())), nil)
-		return err
-	})
-	if err != nil {
+	err := d.sessions.Approved(r.Context(), r.PathValue("id"), func(f *os.File) error { return sendFile(u, f) })
+	if err == nil {
+		_, err = u.Write([]byte("E"))
+	}
+	for !taken(u, 0) { // the connection counts as the user's until nothing of ours is in it
+		time.Sleep(time.Second)
+	}
+	return err
+}
+
+const (
+	maxUntaken = 16 << 10 // what may lie unread in a connection, as the kernel counts it: about 16 descriptors
+	takeTime   = time.Minute
+)
+
+// sendFile passes a descriptor on once the client has taken those before it. The kernel bounds the descriptors of
+// control that lie in all sockets together, so clients that leave them there would stop it for everybody.
+func sendFile(u *net.UnixConn, f *os.File) error {
+	end := time.Now().Add(takeTime) // for each file: writing it to disk takes the client its time
+	for pause := 100 * time.Microsecond; !taken(u, maxUntaken); pause = min(2*pause, 50*time.Millisecond) {
+		if time.Now().After(end) {
+			return errors.New("the client does not take the files")
+		}
+		time.Sleep(pause)
+	}
+	if err := u.SetDeadline(end); err != nil {
 		return err
 	}
-	_, err = u.Write([]byte("E"))
+	_, _, err := u.WriteMsgUnix([]byte("F"), unix.UnixRights(int(f.Fd())), nil)
 	return err
+}
+
+// taken says that at most most bytes, as the kernel counts them, wait to be read at the other end.
+func taken(u *net.UnixConn, most int) bool {
+	n := 0
+	raw, err := u.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+	}
+	return err != nil || n <= most
 }

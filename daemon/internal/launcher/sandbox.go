@@ -158,7 +158,9 @@ func (l *launcher) layers(s *sandbox, m *role.CreateSandbox, files []*os.File) e
 			return err
 		}
 		defer c.tree.Close()
-		ns, err := l.starter.userns(c.uid, c.gid, s.user())
+		// That a folder is somebody's does not make them a member of its group: files that its group alone may read stay
+		// closed. So the group becomes one that neither the sandbox's user nor the review is in.
+		ns, err := l.starter.userns(c.uid, c.gid, s.user(), s.user()+1)
 		if err != nil {
 			return err
 		}

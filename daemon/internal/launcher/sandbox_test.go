@@ -284,3 +284,57 @@ func TestLeftoversAreRemoved(t *testing.T) {
 		t.Errorf("the folder has %v, %v", e, err)
 	}
 }
+
+// A folder's owner may not be in its group: what that group alone may read must stay closed to the sandbox, and to the
+// review, whose diff the owner sees.
+func TestFolderGroupOpensNothing(t *testing.T) {
+	h := start(t, options(t), false)
+	const owner, group = 12345, 23456
+	dir := folder(t, owner)
+	secret := filepath.Join(dir, "secret")
+	if err := os.WriteFile(secret, []byte("text of secret\n"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	for p, uid := range map[string]int{secret: group, dir: owner, filepath.Join(dir, "open"): owner, filepath.Join(dir, "private"): owner} {
+		if err := os.Lchown(p, uid, group); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := h.create(&sandbox.Folder{Dir: open(t, dir, unix.O_RDONLY|unix.O_DIRECTORY), Owner: owner}, modest)
+	if out, _ := sh(t, b, `cat secret 2>/dev/null; rm open; echo more >> private; echo new > made; cat private`); out != "text of private\nmore\n" {
+		t.Errorf("got %q", out)
+	}
+	if err := os.Rename(secret, filepath.Join(dir, "open")); err != nil { // as the folder's owner may
+		t.Fatal(err)
+	}
+	if err := b.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c, err := b.Review(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	got := make(chan string, 1)
+	go c.Run(func(p role.Packet) error {
+		got <- p.Msg.(*role.Diff).Text
+		return nil
+	})
+	if err := c.Send(0, &role.Scan{}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case text := <-got:
+		if strings.Contains(text, "text of secret") {
+			t.Errorf("the review can read what the owner cannot:\n%s", text)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("no review")
+	}
+	if err := b.Remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.end(); err != nil {
+		t.Error(err)
+	}
+}

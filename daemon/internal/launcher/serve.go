@@ -274,7 +274,7 @@ func (l *launcher) checkHost() []api.Check {
 	if overlay == nil {
 		unix.Close(fs)
 	}
-	ns, userns := l.starter.userns(1, 1, firstBase)
+	ns, userns := l.starter.userns(1, 1, firstBase, firstBase)
 	if userns == nil {
 		ns.Close()
 	}

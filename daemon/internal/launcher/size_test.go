@@ -9,8 +9,9 @@ import (
 	"testing"
 )
 
-// most bounds the lines of code that run as root, comments and blank lines left out: what one can read in a sitting.
-const most = 3000
+// most bounds this package's lines of code, comments and blank lines left out: what one can read in a sitting. The aim is
+// 1,500. What it shares with the other roles, messages above all, is printed and not bounded here.
+const most = 1850
 
 // TestSize prints how much runs as root: this package with all of ours that it imports.
 func TestSize(t *testing.T) {
@@ -28,13 +29,12 @@ func TestSize(t *testing.T) {
 		for name := range strings.SplitSeq(f[2], ",") {
 			n += code(t, filepath.Join(f[1], name))
 		}
-		total += n
+		if total += n; strings.HasSuffix(f[0], "/launcher") && n > most {
+			t.Errorf("the launcher has more than %d lines of code", most)
+		}
 		t.Logf("%5d lines of code  %s", n, strings.TrimPrefix(f[0], "github.com/closedpaw/closedpaw/"))
 	}
 	t.Logf("%5d lines of code run as root", total)
-	if total > most {
-		t.Errorf("more than %d lines run as root", most)
-	}
 }
 
 func code(t *testing.T, path string) (n int) {

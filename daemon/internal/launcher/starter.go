@@ -155,13 +155,13 @@ func (s *starter) run(l leaf, limit time.Duration, argv ...string) error {
 
 // userns returns a user namespace in which just one user and one group are mapped. The process that it takes is
 // stopped before its first instruction and killed.
-func (s *starter) userns(fromUID, fromGID, to uint32) (f *os.File, err error) {
+func (s *starter) userns(fromUID, fromGID, toUID, toGID uint32) (f *os.File, err error) {
 	c := s.myself()
-	one := func(from uint32) []syscall.SysProcIDMap {
+	one := func(from, to uint32) []syscall.SysProcIDMap {
 		return []syscall.SysProcIDMap{{ContainerID: int(from), HostID: int(to), Size: 1}}
 	}
 	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, Pdeathsig: syscall.SIGKILL, Setsid: true, Ptrace: true,
-		UidMappings: one(fromUID), GidMappings: one(fromGID)}
+		UidMappings: one(fromUID, toUID), GidMappings: one(fromGID, toGID)}
 	err = s.do(func() error {
 		if err := c.Start(); err != nil {
 			return err

@@ -75,6 +75,7 @@ func (c *Conn) Close() error {
 type Listener struct {
 	*net.UnixListener
 	max  int
+	who  func(uid uint32) bool
 	mu   sync.Mutex
 	open map[uint32]int // by uid
 }
@@ -83,9 +84,21 @@ type Listener struct {
 const tooMany = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: 103\r\n\r\n" +
 	`{"code":"too_many","message":"too many connections of this user","hint":"wait for the others to end"}` + "\r\n"
 
-// Listen makes l a Listener that lets each user hold at most max connections.
-func Listen(l *net.UnixListener, max int) *Listener {
-	return &Listener{UnixListener: l, max: max, open: map[uint32]int{}}
+// others stands for all users together that are nobody's own.
+const others = 1<<32 - 1
+
+// Listen makes l a Listener that lets each user hold at most max connections. Users whom who does not know share one
+// such bound: one person can be 65536 of them, by /etc/subuid.
+func Listen(l *net.UnixListener, max int, who func(uid uint32) bool) *Listener {
+	return &Listener{UnixListener: l, max: max, who: who, open: map[uint32]int{}}
+}
+
+// as is the uid that a connection counts for.
+func (l *Listener) as(uid uint32) uint32 {
+	if uid == 0 || l.who(uid) {
+		return uid
+	}
+	return others
 }
 
 // Accept returns the next connection of a peer that the kernel names and that is below its bound; others are closed.
@@ -105,7 +118,8 @@ func (l *Listener) Accept() (net.Conn, error) {
 			u.Close()
 			continue
 		}
-		if !l.take(id.UID) {
+		as := l.as(id.UID)
+		if !l.take(as) {
 			if id.Process != nil {
 				id.Process.Close()
 			}
@@ -113,7 +127,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 			u.Close()
 			continue
 		}
-		return &Conn{UnixConn: u, fast: fast, id: id, done: func() { l.give(id.UID) }}, nil
+		return &Conn{UnixConn: u, fast: fast, id: id, done: func() { l.give(as) }}, nil
 	}
 }
 

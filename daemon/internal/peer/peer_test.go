@@ -2,6 +2,7 @@ package peer_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,8 +11,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/closedpaw/closedpaw/daemon/internal/peer"
+	"github.com/closedpaw/closedpaw/daemon/internal/peer/peertest"
 )
 
 func serve(t *testing.T, max int) (dial func(local string) *http.Client) {
@@ -25,7 +28,7 @@ func serve(t *testing.T, max int) (dial func(local string) *http.Client) {
 		id, err := peer.From(r.Context())
 		fmt.Fprintf(w, "%d %d %v %v", id.UID, id.PID, id.Process != nil, err)
 	})}
-	go srv.Serve(peer.Listen(l, max))
+	go srv.Serve(peer.Listen(l, max, func(uid uint32) bool { return uid < 65534 }))
 	t.Cleanup(func() { srv.Close() })
 	return func(local string) *http.Client {
 		d := net.Dialer{}
@@ -87,5 +90,60 @@ func TestBoundPerUser(t *testing.T) {
 func TestOtherListenersHaveNoIdentity(t *testing.T) {
 	if _, err := peer.From(peer.ConnContext(context.Background(), &net.UnixConn{})); err == nil {
 		t.Error("a connection of another listener has an identity")
+	}
+}
+
+// One person can be many users by /etc/subuid: together they get what one user gets.
+func TestBoundOfSubUIDs(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("SKIPPED, NOT PASSED: needs root, to connect as other users")
+	}
+	dir, err := os.MkdirTemp("/tmp", "peer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	sock := filepath.Join(dir, "s")
+	u, err := net.ListenUnix("unix", &net.UnixAddr{Name: sock, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Chmod(sock, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	l := peer.Listen(u, 3, func(uid uint32) bool { return uid < 65534 })
+	accepted := make(chan net.Conn, 20)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				close(accepted)
+				return
+			}
+			accepted <- c
+		}
+	}()
+	for uid := range uint32(10) {
+		c, err := peertest.Dial(100000+uid, sock)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	c, err := peertest.Dial(1000, sock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	time.Sleep(200 * time.Millisecond)
+	u.Close()
+	n := 0
+	for c := range accepted {
+		n++
+		c.Close()
+	}
+	if n != 4 {
+		t.Errorf("%d connections were let in, want 3 of the sub-users and 1 of the person", n)
 	}
 }

@@ -110,6 +110,10 @@ func (g *gathered) change(m *role.Change) error {
 	c := m.Change
 	g.count++
 	g.text += len(c.Path) + len(c.From) + len(c.Target) + len(c.Why)
+	// Of fixed form; finish sees to that, but only when all has come.
+	if len(c.Type) > 16 || len(c.SHA256) > 64 || len(c.Before) > 64 {
+		return fmt.Errorf("%w: a type or a hash that is none", errBadReview)
+	}
 	if g.count > g.scan.Entries || g.text > maxText || c.Size > g.scan.Bytes {
 		return fmt.Errorf("%w: more than was asked for", errBadReview)
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -256,4 +257,32 @@ func FuzzCollect(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What is no hash must not be gathered: it would fill control's memory before anything is checked.
+func TestHostileReviewCannotFillMemory(t *testing.T) {
+	for name, set := range map[string]func(c *api.Change, s string){
+		"hash": func(c *api.Change, s string) { c.SHA256 = s }, "before": func(c *api.Change, s string) { c.Before = s }, "type": func(c *api.Change, s string) { c.Type = s },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var sent atomic.Int32
+			c := hostile(t, func(c *role.Conn, seq uint64) {
+				for ; sent.Load() < 500; sent.Add(1) {
+					ch := api.Change{Path: "f", Type: "file", SHA256: sumA}
+					set(&ch, strings.Repeat("a", 200<<10))
+					if c.Send(0, &role.Change{Kind: "added", Change: ch}) != nil {
+						return
+					}
+				}
+				_ = c.Send(seq, &role.Scanned{})
+			})
+			if _, err := review.Collect(t.Context(), c, role.Scan{Entries: 1000, Bytes: 1 << 20}); err == nil {
+				t.Error("it was taken")
+			}
+			c.Close()
+			if sent.Load() > 100 {
+				t.Errorf("%d messages were gathered", sent.Load())
+			}
+		})
+	}
 }

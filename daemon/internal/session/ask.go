@@ -50,6 +50,7 @@ func (m *Manager) Ask(ctx context.Context, c guard.Caller, r api.AskRequest, out
 	}
 	w, err := m.begin(rec, out)
 	if err != nil {
+		m.Store.unused(rec.ID)
 		return err
 	}
 	defer func() { w.end(ctx, err) }()
@@ -207,6 +208,7 @@ func (w *work) connect(ctx context.Context, ag *agent, provider string, turns in
 	if turns == 0 {
 		turns = defaultTurns
 	}
+	w.turns = turns
 	m := &role.Converse{Session: w.rec.ID, Model: w.rec.Model, System: w.system(), MaxTurns: turns}
 	for _, t := range w.m.Tools {
 		m.Tools = append(m.Tools, role.Tool{Name: t.Name, Description: t.Description, Schema: t.Schema})

@@ -19,6 +19,13 @@ import (
 // maxAnswer bounds what is kept of one answer of a model.
 const maxAnswer = 4 << 20
 
+// maxTold bounds what is kept of one turn with all its calls and results, maxCalls the calls of one answer: twice and
+// once what the agent itself keeps to.
+const (
+	maxTold  = 8 << 20
+	maxCalls = 32
+)
+
 // listen relays what the agent says until it is over. The transcript is made of what was relayed: the agent's own word
 // on what it said, or on what a tool answered, is never asked for.
 func (w *work) listen(ctx context.Context, ag *agent) (reason string, err error) {
@@ -47,10 +54,20 @@ func (w *work) listen(ctx context.Context, ag *agent) (reason string, err error)
 				return "", err
 			}
 		case *role.ToolCall:
+			// The agent keeps to its bounds; one that was taken over does not.
+			if w.usage.ToolCalls >= w.turns*maxCalls {
+				return "", agentFailed("it asks for more tool calls than its turns can have")
+			}
+			if err := t.grow(len(m.ID) + len(m.Name) + len(m.Args)); err != nil {
+				return "", err
+			}
 			call := api.ToolCall{ID: m.ID, Name: m.Name, Args: m.Args}
 			t.calls = append(t.calls, call)
 			res, err := w.call(ctx, call)
 			if err != nil {
+				return "", err
+			}
+			if err := t.grow(len(res.Text)); err != nil {
 				return "", err
 			}
 			t.result(call, res.Text)

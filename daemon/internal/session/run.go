@@ -40,6 +40,7 @@ func (m *Manager) Run(ctx context.Context, c guard.Caller, r api.RunRequest, out
 	}
 	w, err := m.begin(rec, out)
 	if err != nil {
+		m.Store.unused(rec.ID)
 		return err
 	}
 	defer func() { w.end(ctx, err) }()

@@ -102,6 +102,7 @@ type work struct {
 	box         sandbox.Sandbox
 	usage       api.Usage
 	denied      int
+	turns       int // model calls that the agent may make
 	applied     bool
 	apply       *applying // set while the client applies
 	released    bool
@@ -142,6 +143,9 @@ func (w *work) release() error {
 	w.released = true
 	w.rec.State = StateDone
 	err := w.m.Store.Save(w.rec)
+	if err != nil {
+		w.m.Store.unused(w.rec.ID)
+	}
 	w.m.mu.Lock()
 	delete(w.m.active, w.rec.ID)
 	w.m.mu.Unlock()

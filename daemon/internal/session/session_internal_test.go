@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -230,6 +231,45 @@ func TestStore(t *testing.T) {
 	}
 	if _, err := again.Get(r.ID); err == nil {
 		t.Error("it is still there")
+	}
+}
+
+// All of a user's sessions are in control's memory: one user must not fill it.
+func TestStoreBoundsTheBytesOfAUser(t *testing.T) {
+	s, err := OpenStore(filepath.Join(t.TempDir(), "sessions"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	keep := func(uid uint32) (string, error) {
+		r, err := s.New(uid, KindAsk, "demo", "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Turns = []api.Turn{{Role: "user", Text: strings.Repeat("x", 8<<20)}}
+		return r.ID, s.Save(r)
+	}
+	var first string
+	for i := range 7 {
+		id, err := keep(1000)
+		if err != nil {
+			t.Fatalf("session %d: %v", i, err)
+		}
+		first = id
+	}
+	for range 2 {
+		_, err = keep(1000)
+	}
+	if !errors.Is(err, ErrTooMany) {
+		t.Fatalf("there is no bound: %v", err)
+	}
+	if _, err := keep(1001); err != nil {
+		t.Errorf("another user: %v", err)
+	}
+	if err := s.remove(first); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := keep(1000); err != nil {
+		t.Errorf("after one was removed: %v", err)
 	}
 }
 

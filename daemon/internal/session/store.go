@@ -24,10 +24,12 @@ const (
 	StateInterrupted = "interrupted" // the daemon ended while it ran
 )
 
-// MaxKept bounds the sessions that are kept for one user, maxRecord the size of one.
+// MaxKept bounds the sessions that are kept for one user, maxRecord the size of one, and maxBytes that of all of a
+// user's together: they are in memory too.
 const (
 	MaxKept   = 1000
 	maxRecord = 16 << 20
+	maxBytes  = 64 << 20
 )
 
 const recordVersion = 1
@@ -49,6 +51,7 @@ type Store struct {
 	dir string
 	mu  sync.Mutex
 	all map[string]*Record
+	len map[string]int // of a record as it is kept, in bytes
 }
 
 // OpenStore reads the folder. What ran when the daemon ended is marked as interrupted.
@@ -60,7 +63,7 @@ func OpenStore(dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the sessions: %w", err)
 	}
-	s := &Store{dir: dir, all: map[string]*Record{}}
+	s := &Store{dir: dir, all: map[string]*Record{}, len: map[string]int{}}
 	for _, e := range es {
 		p := filepath.Join(dir, e.Name())
 		if !recordName.MatchString(e.Name()) {
@@ -77,6 +80,9 @@ func OpenStore(dir string) (*Store, error) {
 			r.State = StateInterrupted
 		}
 		s.all[r.ID] = r
+		if st, err := e.Info(); err == nil {
+			s.len[r.ID] = int(st.Size())
+		}
 	}
 	return s, nil
 }
@@ -150,6 +156,9 @@ func (s *Store) Save(r *Record) error {
 	if len(b) > maxRecord {
 		return fmt.Errorf("cannot keep session %s: %d bytes are more than %d; begin a new one", r.ID, len(b), maxRecord)
 	}
+	if err := s.room(r, len(b)); err != nil {
+		return err
+	}
 	tmp := filepath.Join(s.dir, ".tmp-"+r.ID)
 	if err := os.WriteFile(tmp, b, 0o600); err != nil {
 		return fmt.Errorf("cannot keep session %s: %w", r.ID, err)
@@ -160,6 +169,23 @@ func (s *Store) Save(r *Record) error {
 	s.mu.Lock()
 	s.all[r.ID] = r.clone()
 	s.mu.Unlock()
+	return nil
+}
+
+// room takes n bytes for r, if its user has them left. What a session needs less than before it always gets.
+func (s *Store) room(r *Record, n int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	total := n
+	for id, o := range s.all {
+		if o.UID == r.UID && id != r.ID {
+			total += s.len[id]
+		}
+	}
+	if total > maxBytes && n > s.len[r.ID] {
+		return fmt.Errorf("%w: they take more than %d MiB; remove some with: closedpawctl session rm ID", ErrTooMany, maxBytes>>20)
+	}
+	s.len[r.ID] = n
 	return nil
 }
 
@@ -210,10 +236,20 @@ func (s *Store) List(see func(owner uint32) bool) []api.Session {
 	return out
 }
 
+// unused forgets a session that was made but never kept.
+func (s *Store) unused(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, kept := s.len[id]; !kept {
+		delete(s.all, id)
+	}
+}
+
 // remove forgets a session for good.
 func (s *Store) remove(id string) error {
 	s.mu.Lock()
 	delete(s.all, id)
+	delete(s.len, id)
 	s.mu.Unlock()
 	if err := os.Remove(filepath.Join(s.dir, id+".json")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("cannot remove session %s: %w", id, err)

@@ -14,6 +14,15 @@ type transcript struct {
 	said    strings.Builder
 	calls   []api.ToolCall
 	results []api.Turn
+	size    int // of all
+}
+
+// grow counts n more bytes.
+func (t *transcript) grow(n int) error {
+	if t.size += n + 64; t.size > maxTold {
+		return &api.Error{Code: api.CodeModel, Message: fmt.Sprintf("stopped: what was said and done is longer than %d MiB", maxTold>>20), Hint: "ask for less"}
+	}
+	return nil
 }
 
 // text is a piece of the model's answer.
@@ -21,6 +30,9 @@ func (t *transcript) text(s string) error {
 	t.next()
 	if t.said.Len()+len(s) > maxAnswer {
 		return &api.Error{Code: api.CodeModel, Message: fmt.Sprintf("stopped: the answer is longer than %d bytes", maxAnswer), Hint: "ask for less"}
+	}
+	if t.size += len(s); t.size > maxTold { // pieces are many and small: no more than their bytes count
+		return t.grow(0)
 	}
 	t.said.WriteString(s)
 	return nil
