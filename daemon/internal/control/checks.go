@@ -1,22 +1,51 @@
 package control
 
 import (
+	"context"
 	"fmt"
 	"net/http"
+	"slices"
+	"sync"
+	"time"
 
 	"github.com/closedpaw/closedpaw/client/api"
 	"github.com/closedpaw/closedpaw/daemon/internal/guard"
 	"github.com/closedpaw/closedpaw/daemon/internal/role"
 )
 
+// hostTime is how long what the launcher found is good for.
+const hostTime = 5 * time.Second
+
+// host keeps what the launcher found: it starts a process for each look, on the one thread that starts sandboxes for all.
+type host struct {
+	one  sync.Mutex // one asks at a time
+	last []api.Check
+	when time.Time
+}
+
+func (h *host) checks(ctx context.Context, launcher *role.Caller) ([]api.Check, error) {
+	h.one.Lock()
+	defer h.one.Unlock()
+	if h.last == nil || time.Since(h.when) > hostTime {
+		// Not given up with the client that asks: else the next one would ask again at once.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), role.Timeout)
+		defer cancel()
+		a, err := role.Ask[role.CheckedHost](ctx, launcher, &role.CheckHost{})
+		if err != nil {
+			return nil, err
+		}
+		h.last, h.when = a.Checks, time.Now()
+	}
+	return slices.Clone(h.last), nil
+}
+
 // checks is the daemon's part of doctor: what a client cannot see.
 func (d *daemon) checks(r *http.Request, _ guard.Caller) ([]api.Check, error) {
 	ctx := r.Context()
-	host, err := role.Ask[role.CheckedHost](ctx, d.launcher, &role.CheckHost{})
+	out, err := d.host.checks(ctx, d.launcher)
 	if err != nil {
 		return nil, err
 	}
-	out := host.Checks
 	p := d.bundle.Profile()
 	out = append(out, api.Check{Name: "policy", OK: true, Needed: true,
 		Detail: fmt.Sprintf("serial %d, asks for tier %s or stronger, %d tools", d.bundle.Serial(), p.Tier, len(d.bundle.Tools()))})

@@ -53,6 +53,7 @@ type daemon struct {
 	guard    *guard.Guard
 	runtime  *runsc.Runtime
 	sessions *session.Manager
+	host     host
 	since    time.Time
 	requests atomic.Int64 // that are being served
 	used     atomic.Int64 // when the last one ended, in Unix seconds

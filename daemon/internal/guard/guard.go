@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/closedpaw/closedpaw/client/api"
@@ -40,6 +41,33 @@ type Guard struct {
 	broker *approval.Broker
 	people func(uid uint32) bool
 	tier   string
+	nos    nos
+}
+
+// maxNos bounds the refused requests of one user that are recorded in an hour: the log is never cut, and whoever may not
+// even use the daemon must not fill the disk with it.
+const maxNos = 600
+
+// ErrTooMany means that a request was refused without a look at it.
+var ErrTooMany = errors.New("too many requests of this user were refused")
+
+// nos counts refused requests of this hour by user.
+type nos struct {
+	mu   sync.Mutex
+	hour int64
+	n    map[uint32]int
+}
+
+func (n *nos) take(uid uint32) (left int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if h := time.Now().Unix() / 3600; h != n.hour || n.n == nil {
+		n.hour, n.n = h, map[uint32]int{}
+	}
+	if n.n[uid] <= maxNos {
+		n.n[uid]++
+	}
+	return maxNos - n.n[uid]
 }
 
 // New returns a Guard. people says whose uids are persons'; tier is the sandbox's, for policy and audit.
@@ -68,11 +96,27 @@ func (g *Guard) Admit(ctx context.Context, id peer.Identity, action policy.Actio
 	if d.Effect == policy.Allow {
 		return Caller{id}, nil
 	}
-	if err := g.audit.RequestDenied(ctx, int64(id.UID), string(action), d.Reason); err != nil {
+	reason := d.Reason
+	switch left := g.nos.take(g.counted(id.UID)); {
+	case left < 0:
+		return Caller{}, ErrTooMany
+	case left == 0:
+		reason += "; further ones of this hour are not recorded"
+	}
+	if err := g.audit.RequestDenied(ctx, int64(id.UID), string(action), reason); err != nil {
 		return Caller{}, fmt.Errorf("cannot record the request: %w", err)
 	}
 	return Caller{}, &Denied{Reason: fmt.Sprintf("policy does not let uid %d do this (%s): %s", id.UID, action, d.Reason),
 		Hint: "an administrator can change the policy in /etc/closedpaw/policy"}
+}
+
+// counted is the user whose refusals these are: those of all who are no person count together, as one person can be
+// many of them by /etc/subuid.
+func (g *Guard) counted(uid uint32) uint32 {
+	if uid == 0 || g.people(uid) {
+		return uid
+	}
+	return 1<<32 - 1
 }
 
 // May says whether a caller that was let through may do more than that. It is no request of its own: a no is not recorded.

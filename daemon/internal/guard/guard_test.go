@@ -76,6 +76,30 @@ func TestWithoutAuditNothingHappens(t *testing.T) {
 	}
 }
 
+// Who may not even use the daemon must not fill the disk with refusals; others are not hurt by that.
+func TestRefusalsAreBounded(t *testing.T) {
+	h := guardtest.New(t)
+	admit := func(uid uint32) error {
+		_, err := h.Admit(t.Context(), peer.Identity{UID: uid}, policy.ActionStatus, policy.Daemon{})
+		return err
+	}
+	for range 2000 {
+		if admit(33) == nil {
+			t.Fatal("it was let in")
+		}
+	}
+	page, err := h.Audit.Read(t.Context(), -1, 1, -1)
+	if err != nil || page.Size > 1200 { // an hour may have begun in between
+		t.Errorf("the log has %d records, %v", page.Size, err)
+	}
+	if err := admit(33); !errors.Is(err, guard.ErrTooMany) {
+		t.Errorf("error %v", err)
+	}
+	if err := admit(1000); err != nil {
+		t.Errorf("another user: %v", err)
+	}
+}
+
 func asking() guard.Effect {
 	e := effect()
 	e.Action, e.Resource, e.Tool = policy.ActionChangesApply, policy.Session{ID: "s", Owner: 1000}, "apply"

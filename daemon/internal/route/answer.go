@@ -22,6 +22,7 @@ var codes = []struct {
 	hint string
 }{
 	{guard.ErrNotFound, api.CodeNotFound, "list what there is with: closedpawctl session list, closedpawctl pending"},
+	{guard.ErrTooMany, api.CodeTooMany, "wait an hour; why the first were refused stands in the audit log"},
 	{session.ErrNotFound, api.CodeNotFound, "list what there is with: closedpawctl session list"},
 	{approval.ErrNotFound, api.CodeNotFound, "list what there is with: closedpawctl pending"},
 	{approval.ErrNotYours, api.CodeDenied, "only the user who asked can answer"},

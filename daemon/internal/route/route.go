@@ -113,7 +113,7 @@ func (m *Mux) admit(ctx context.Context, rt Route, id string) (guard.Caller, err
 	}
 	c, err := m.guard.Admit(ctx, who, rt.Action, res)
 	var no *guard.Denied
-	if rt.On != Daemon && who.UID != owner && who.UID != 0 && errors.As(err, &no) {
+	if rt.On != Daemon && who.UID != owner && who.UID != 0 && (errors.As(err, &no) || errors.Is(err, guard.ErrTooMany)) {
 		err = guard.ErrNotFound // nobody learns what others have
 	}
 	return c, err

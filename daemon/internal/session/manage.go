@@ -30,10 +30,9 @@ func (m *Manager) Show(id string) (api.SessionDetail, error) {
 
 // Remove forgets a session for good. What is said of it in the audit log stays.
 func (m *Manager) Remove(id string) error {
-	m.mu.Lock()
-	_, busy := m.active[id]
-	m.mu.Unlock()
-	if busy {
+	m.mu.Lock() // nobody begins to work on it meanwhile
+	defer m.mu.Unlock()
+	if _, busy := m.active[id]; busy {
 		return &api.Error{Code: api.CodeConflict, Message: "the session is running", Hint: "end it first: Ctrl-C where it runs"}
 	}
 	return m.Store.remove(id)

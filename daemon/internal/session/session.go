@@ -127,6 +127,12 @@ func (m *Manager) begin(rec *Record, out Sink) (*work, error) {
 	if n >= MaxRunning {
 		return nil, fmt.Errorf("%w: %d are running; wait for one to end", ErrTooMany, n)
 	}
+	// What was read before may be older than the end of the turn before, or removed since.
+	fresh, err := m.Store.Get(rec.ID)
+	if err != nil {
+		return nil, err
+	}
+	rec.Turns, rec.World, rec.Private = fresh.Turns, fresh.World, fresh.Private
 	w := &work{m: m, rec: rec, out: out, start: time.Now(), limits: sandbox.Limits{
 		MemoryBytes: m.Profile.MemoryBytes, Processes: m.Profile.Processes, UpperBytes: m.Profile.UpperBytes}}
 	m.active[rec.ID] = w
