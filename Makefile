@@ -21,6 +21,7 @@ build: build-ready
 	$(GOBUILD) $(STATIC) -ldflags '-s -w -X main.version=$(VERSION)' -o bin/closedpawd ./daemon/closedpawd
 	$(GOBUILD) -ldflags '-s -w -X main.version=$(VERSION)' -o bin/closedpawctl ./client/closedpawctl
 	$(GOBUILD) -ldflags "-s -w -X gvisor.dev/gvisor/runsc/version.version=$$(go list -m -f '{{.Version}}' gvisor.dev/gvisor)" -o bin/runsc ./daemon/runsc
+	@[ "$$(id -u)" != 0 ] || chown -h --reference=. bin bin/* # else a build without sudo could not replace them
 
 test: test-ready
 	@tools/test

@@ -115,7 +115,7 @@ func (a *app) ask(ctx context.Context, f *askFlags, words []string) error {
 	t := &turn{app: a, p: p, stream: stream, person: person, root: root, mode: f.apply}
 	v := &answerView{app: a, flags: f, turn: t}
 	v.sum.init()
-	t.arrived, t.each = v.arrived, v.event
+	t.arrived, t.each, t.whole = v.arrived, v.event, v.write
 	if err := t.follow(ctx); err != nil {
 		return errors.Join(err, p.endAnswer())
 	}
@@ -206,8 +206,17 @@ func (v *answerView) finish() error {
 		v.sum.Changes.Applied = v.turn.applied
 		return v.app.printJSON(v.sum)
 	}
+	return v.write()
+}
+
+// write writes what there is of the answer and ends its line.
+func (v *answerView) write() error {
+	if v.flags.json {
+		return nil
+	}
 	if err := v.turn.p.answer(v.text.String()); err != nil {
 		return err
 	}
+	v.text.Reset()
 	return v.turn.p.endAnswer()
 }

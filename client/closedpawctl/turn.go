@@ -27,6 +27,7 @@ type turn struct {
 
 	arrived func(*api.Event) error // each event, when it comes
 	each    func(*api.Event) error // each event, in its turn
+	whole   func() error           // before changes, when the answer is whole
 	before  func()                 // before a question: keys typed are for it, not for the command
 	after   func()
 
@@ -124,6 +125,11 @@ func (t *turn) handle(ctx context.Context, e *api.Event) error {
 	case api.EventNotice:
 		t.p.must("%s", e.Text)
 	case api.EventChanges:
+		if t.whole != nil { // the whole answer first: the question that follows is about it
+			if err := t.whole(); err != nil {
+				return err
+			}
+		}
 		if err := t.takeChanges(e.Changes); err != nil {
 			return err
 		}

@@ -1,4 +1,4 @@
-// Package agent is the main of role agent: the loop between a model and its tools, one process a session.
+// Package agent is the main of role agent: the loop between a model and its tools, one process a request.
 //
 // It has no file and no network: a stream to the gateway, on which it may ask the one model that control chose, and a
 // connection to control, which decides on every tool call. All that passes through it is untrusted, so it decides

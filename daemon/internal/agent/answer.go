@@ -8,6 +8,7 @@ import (
 	"github.com/closedpaw/closedpaw/client/api"
 	"github.com/closedpaw/closedpaw/daemon/internal/model"
 	"github.com/closedpaw/closedpaw/daemon/internal/role"
+	"github.com/closedpaw/closedpaw/daemon/internal/text"
 )
 
 // answer is what a model said in one call.
@@ -62,7 +63,7 @@ func (a *agent) read(ans *answer, out *model.Joiner) error {
 		if err != nil {
 			a.broken = true
 			if errors.Is(err, model.ErrMalformed) {
-				return &api.Error{Code: api.CodeModel, Message: "cannot understand the model's answer: " + model.Short(err.Error(), 300), Hint: "ask again, or choose another model with -m"}
+				return &api.Error{Code: api.CodeModel, Message: "cannot understand the model's answer: " + text.Short(err.Error(), 300), Hint: "ask again, or choose another model with -m"}
 			}
 			return a.lost()
 		}
@@ -76,7 +77,7 @@ func (a *agent) read(ans *answer, out *model.Joiner) error {
 			a.stream.Close() // the gateway stops the model
 			return &api.Error{Code: api.CodeModel, Message: fmt.Sprintf("the model's answer is longer than %d MiB", MaxAnswer>>20), Hint: "ask again, or choose another model with -m"}
 		case c.Error != nil:
-			return &api.Error{Code: api.Code(model.Short(string(c.Error.Code), 32)), Message: model.Short(c.Error.Message, 1024), Hint: model.Short(c.Error.Hint, 1024)}
+			return &api.Error{Code: api.Code(text.Short(string(c.Error.Code), 32)), Message: text.Short(c.Error.Message, 1024), Hint: text.Short(c.Error.Hint, 1024)}
 		case c.Done != nil:
 			ans.done = *c.Done
 			return nil

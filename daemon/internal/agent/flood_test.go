@@ -36,7 +36,7 @@ func chain(t testing.TB, provider, url, name string) *control {
 	t.Cleanup(func() { gw.Close() })
 	mine, agents := pair(t)
 	defer mine.Close()
-	if _, err := role.Ask[role.OpenedModel](t.Context(), gw, &role.OpenModel{Session: "s", Provider: provider, URL: url, Model: name}, mine); err != nil {
+	if _, err := role.Ask[role.OpenedModel](t.Context(), gw, &role.OpenModel{Provider: provider, URL: url, Model: name}, mine); err != nil {
 		t.Fatal(err)
 	}
 	return start(t, agents, converse)

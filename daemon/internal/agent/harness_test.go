@@ -15,7 +15,7 @@ import (
 	"github.com/closedpaw/closedpaw/daemon/internal/role"
 )
 
-var converse = role.Converse{Session: "s", Model: "m", System: "be brief", MaxTurns: 5, Tools: []role.Tool{{Name: "shell", Description: "runs a command", Schema: json.RawMessage(`{}`)}}}
+var converse = role.Converse{System: "be brief", MaxTurns: 5, Tools: []role.Tool{{Name: "shell", Description: "runs a command", Schema: json.RawMessage(`{}`)}}}
 
 // control is control's side of an agent.
 type control struct {

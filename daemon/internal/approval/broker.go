@@ -60,7 +60,7 @@ type Answer struct {
 
 type entry struct {
 	uid    uint32
-	a      api.Approval
+	a      api.Approval  // Outcome is guarded by the Broker's mu, the rest never changes
 	closed chan struct{} // closed with answer set
 	answer Answer
 }
@@ -80,11 +80,11 @@ func New(life time.Duration) *Broker {
 // Ask opens q and waits for its answer. opened is called once the question can be answered. An error means that the
 // question was not answered: ctx ended, or the user has too many open; either way the answer is no.
 func (b *Broker) Ask(ctx context.Context, q Question, opened func(api.Approval)) (api.Approval, Answer, error) {
-	e, err := b.open(q)
+	e, asked, err := b.open(q)
 	if err != nil {
 		return api.Approval{}, Answer{Outcome: Deny}, err
 	}
-	opened(e.a)
+	opened(asked)
 	t := time.NewTimer(b.life)
 	defer t.Stop()
 	select {
@@ -99,7 +99,8 @@ func (b *Broker) Ask(ctx context.Context, q Question, opened func(api.Approval))
 	return e.a, e.answer, ctx.Err()
 }
 
-func (b *Broker) open(q Question) (*entry, error) {
+// open returns the entry with a copy of the question as it was asked: the entry itself may be answered at any moment.
+func (b *Broker) open(q Question) (*entry, api.Approval, error) {
 	now := time.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -113,14 +114,14 @@ func (b *Broker) open(q Question) (*entry, error) {
 		}
 	}
 	if n >= MaxOpen {
-		return nil, fmt.Errorf("%w: %d wait for an answer", ErrTooMany, n)
+		return nil, api.Approval{}, fmt.Errorf("%w: %d wait for an answer", ErrTooMany, n)
 	}
 	e := &entry{uid: q.UID, closed: make(chan struct{}), a: api.Approval{
 		ID: strings.ToLower(rand.Text()[:10]), Session: q.Session, Tool: q.Tool, Summary: q.Summary, Detail: q.Detail, Reason: q.Reason,
 		Level: q.Level, Digest: q.Digest, Created: now.UTC(), Expires: now.Add(b.life).UTC(),
 	}}
 	b.all[e.a.ID] = e
-	return e, nil
+	return e, e.a, nil
 }
 
 // close settles e unless it is settled; it says whether this answer was the one.

@@ -153,3 +153,34 @@ func TestOthersSeeNothing(t *testing.T) {
 		b.Answer(1000, id, api.Answer{}, "t")
 	})
 }
+
+// A question can be listed, and so answered, before its asker has been told of it.
+func TestAnsweredAtOnce(t *testing.T) {
+	b := approval.New(time.Minute)
+	var all sync.WaitGroup
+	defer all.Wait()
+	asked := make(chan struct{})
+	all.Go(func() {
+		for {
+			for _, a := range b.Open(func(uint32) bool { return true }) {
+				_, _ = b.Answer(1000, a.ID, api.Answer{}, "test") // another question's turn may come meanwhile
+			}
+			select {
+			case <-asked:
+				return
+			default:
+			}
+		}
+	})
+	for range 2000 {
+		_, ans, err := b.Ask(t.Context(), question(), func(a api.Approval) {
+			if a.Outcome != "" {
+				t.Errorf("asked as %q", a.Outcome)
+			}
+		})
+		if ans.Outcome != approval.Deny || err != nil {
+			t.Errorf("%q, %v", ans.Outcome, err)
+		}
+	}
+	close(asked)
+}

@@ -15,8 +15,7 @@ const (
 	EventAsked        = "approval.asked"    // Tool, Reason, Digest; Decision ask; Detail: approval and level
 	EventAnswered     = "approval.answered" // Decision: allow, deny or expired; Reason: by whom; Detail: approval
 	EventChanges      = "changes.found"     // Digest: of the set; Detail: how many of each kind
-	EventApplyIntent  = "apply.intent"      // Digest: of the set that the client was told to apply
-	EventApplyOutcome = "apply.outcome"     // Digest; Detail: what the client reported
+	EventApplyOutcome = "apply.outcome"     // Digest: of the set; the intent is a tool.intent of "apply"; Detail: what the client reported
 	EventRoleDied     = "role.died"         // Tool: the role; Reason
 	EventLeftovers    = "leftovers.removed" // Detail: how many
 	EventRecovered    = "audit.recovered"   // written by audit itself, see the package comment

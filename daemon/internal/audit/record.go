@@ -1,16 +1,14 @@
 package audit
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/closedpaw/closedpaw/client/api"
 	"github.com/closedpaw/closedpaw/client/auditproof"
+	"github.com/closedpaw/closedpaw/daemon/internal/text"
+	"github.com/closedpaw/closedpaw/daemon/internal/wire"
 )
 
 // Bounds of a record's fields in bytes. Each byte takes at most six as JSON, so that a line fits auditproof.MaxLine.
@@ -43,22 +41,17 @@ func clip(s string, max int) string {
 	if len(s) <= max {
 		return s
 	}
-	n := max - len(cut)
-	for !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n] + cut
+	head, _ := text.Cut(s, max-len(cut))
+	return head + cut
 }
 
 // EncodeRecord makes the record's line, without a newline.
 func EncodeRecord(r api.AuditRecord) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(bounded(r)); err != nil { // a year beyond 9999
+	b, err := wire.Encode(bounded(r))
+	if err != nil { // a year beyond 9999
 		return nil, fmt.Errorf("cannot encode a record: %w", err)
 	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+	return b, nil
 }
 
 // ParseRecord reads a line strictly.
@@ -70,13 +63,5 @@ func ParseRecord(line []byte) (api.AuditRecord, error) {
 	if n, ok := auditproof.LineSeq(line); !ok || n < 0 {
 		return r, errors.New("it does not begin as a record")
 	}
-	d := json.NewDecoder(bytes.NewReader(line))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&r); err != nil {
-		return r, err
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return r, errors.New("something follows it")
-	}
-	return r, nil
+	return r, wire.Decode(line, &r)
 }

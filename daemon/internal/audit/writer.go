@@ -138,11 +138,6 @@ func (w *Writer) ChangesFound(ctx context.Context, uid int64, session string, c 
 			len(c.Added), len(c.Modified), len(c.Deleted), len(c.Renamed), len(c.Refused))})
 }
 
-// ApplyIntent comes before the client is given the approved files.
-func (w *Writer) ApplyIntent(ctx context.Context, uid int64, session, digest string) error {
-	return w.write(ctx, api.AuditRecord{UID: uid, Session: session, Event: EventApplyIntent, Tool: "apply", Digest: digest})
-}
-
 // ApplyOutcome is what the client says that it did; it runs with the user's rights, and its word is all there is.
 func (w *Writer) ApplyOutcome(ctx context.Context, uid int64, session, digest string, applied, conflicts, failed int) error {
 	return w.happened(ctx, api.AuditRecord{UID: uid, Session: session, Event: EventApplyOutcome, Tool: "apply", Digest: digest,

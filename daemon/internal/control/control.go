@@ -54,6 +54,7 @@ type daemon struct {
 	runtime  *runsc.Runtime
 	sessions *session.Manager
 	host     host
+	prepared chan struct{} // closed when all above is set
 	since    time.Time
 	requests atomic.Int64 // that are being served
 	used     atomic.Int64 // when the last one ended, in Unix seconds
@@ -61,7 +62,7 @@ type daemon struct {
 
 // Serve is all that role control does: it returns when it was told to stop, or with why it cannot go on.
 func Serve(launcher, auditor, gateway *role.Conn) error {
-	d := &daemon{launcher: role.NewCaller(launcher), gateway: role.NewCaller(gateway), since: time.Now().UTC()}
+	d := &daemon{launcher: role.NewCaller(launcher), gateway: role.NewCaller(gateway), prepared: make(chan struct{}), since: time.Now().UTC()}
 	ac := role.NewCaller(auditor)
 	d.audit, d.runtime = audit.NewWriter(ac), runsc.New(d.launcher)
 	told := make(chan role.Packet, 1)
@@ -80,6 +81,7 @@ func Serve(launcher, auditor, gateway *role.Conn) error {
 		p.Close()
 		return err
 	}
+	close(d.prepared)
 	serveErr := d.serve(p.Files, ac, stop)
 	reason := "stopped"
 	if serveErr != nil {
@@ -127,8 +129,12 @@ func (d *daemon) died(m *role.Died) {
 	if m.Sandbox != "" {
 		d.runtime.Died(m.Sandbox)
 		name = "sandbox"
-	} else if d.sessions != nil {
-		d.sessions.AgentDied(m.ID)
+	} else {
+		select { // the first agent is started while sessions is being set
+		case <-d.prepared:
+			d.sessions.AgentDied(m.ID)
+		case <-ctx.Done():
+		}
 	}
 	if err := d.audit.RoleDied(ctx, name, m.Why); err != nil {
 		fmt.Fprintln(os.Stderr, "closedpawd control:", err)
@@ -144,6 +150,9 @@ func (d *daemon) prepare() error {
 		return err
 	}
 	if d.begin.Ollama != "" {
+		if err := config.CheckOllama(d.begin.Ollama); err != nil {
+			return fmt.Errorf("-ollama: %w", err)
+		}
 		d.config.Ollama = d.begin.Ollama
 	}
 	// First the log: without it nothing may happen, and what follows is recorded in it.

@@ -54,15 +54,27 @@ func loadPolicy(etc, state string) (*policy.Bundle, error) {
 		return nil, fmt.Errorf("cannot start without a valid policy: %w", err)
 	}
 	if b.Serial() > least {
-		tmp := serials + ".tmp"
-		if err := os.WriteFile(tmp, []byte(strconv.FormatUint(b.Serial(), 10)+"\n"), 0o600); err != nil {
-			return nil, fmt.Errorf("cannot remember the policy's serial: %w", err)
-		}
-		if err := os.Rename(tmp, serials); err != nil {
+		if err := remember(serials, b.Serial()); err != nil {
 			return nil, fmt.Errorf("cannot remember the policy's serial: %w", err)
 		}
 	}
 	return b, nil
+}
+
+// remember replaces the file of the serial. It is synced: after a power cut an empty one would keep the daemon from starting.
+func remember(path string, serial uint64) error {
+	f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(f, serial)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(path+".tmp", path)
 }
 
 func readSmall(p string) ([]byte, error) {

@@ -21,6 +21,7 @@ import (
 	"github.com/closedpaw/closedpaw/daemon/internal/model"
 	"github.com/closedpaw/closedpaw/daemon/internal/role"
 	"github.com/closedpaw/closedpaw/daemon/internal/socket"
+	"github.com/closedpaw/closedpaw/daemon/internal/text"
 )
 
 // maxServers bounds the servers whose connections are kept.
@@ -123,7 +124,7 @@ func (g *gateway) open(m *role.OpenModel, f *os.File) role.Message {
 		}
 		provider = p
 	default:
-		return failed(&api.Error{Code: api.CodeBadRequest, Message: fmt.Sprintf("there is no model provider %q", model.Short(m.Provider, 100)), Hint: "providers are ollama and demo"})
+		return failed(&api.Error{Code: api.CodeBadRequest, Message: fmt.Sprintf("there is no model provider %q", text.Short(m.Provider, 100)), Hint: "providers are ollama and demo"})
 	}
 	c, err := net.FileConn(f)
 	if err != nil {
@@ -144,7 +145,7 @@ func problem(err error) *api.Error {
 	if errors.As(err, &e) {
 		return e
 	}
-	return &api.Error{Code: api.CodeInternal, Message: model.Short(err.Error(), 300)}
+	return &api.Error{Code: api.CodeInternal, Message: text.Short(err.Error(), 300)}
 }
 
 func failed(err error) *role.Failed {

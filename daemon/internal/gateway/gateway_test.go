@@ -137,11 +137,11 @@ func TestAnswers(t *testing.T) {
 		say(w, "a ", "b ", "c")
 		io.WriteString(w, end)
 	})
-	ollama, err := open(t, c, &role.OpenModel{Session: "s", Provider: "ollama", URL: url, Model: "m"})
+	ollama, err := open(t, c, &role.OpenModel{Provider: "ollama", URL: url, Model: "m"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	demo, err := open(t, c, &role.OpenModel{Session: "s", Provider: "demo", Model: "demo"})
+	demo, err := open(t, c, &role.OpenModel{Provider: "demo", Model: "demo"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/closedpaw/closedpaw/client/api"
 	"github.com/closedpaw/closedpaw/daemon/internal/model"
+	"github.com/closedpaw/closedpaw/daemon/internal/text"
 )
 
 // serveStream answers the requests of one stream, one after the other, until the agent closes it, breaks its form, or
@@ -27,7 +28,7 @@ func serveStream(ctx context.Context, conn net.Conn, p model.Provider, name stri
 		for {
 			req, err := r.Request()
 			if errors.Is(err, model.ErrMalformed) {
-				e := &api.Error{Code: api.CodeInternal, Message: model.Short(err.Error(), 300)}
+				e := &api.Error{Code: api.CodeInternal, Message: text.Short(err.Error(), 300)}
 				if b, err := model.EncodeChunk(model.Chunk{Error: e}); err == nil {
 					_, _ = conn.Write(b) // the stream ends either way
 				}

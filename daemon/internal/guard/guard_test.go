@@ -189,3 +189,18 @@ func TestDenials(t *testing.T) {
 		t.Errorf("the log says %q", got)
 	}
 }
+
+// Nobody is asked what could not be done whatever the answer.
+func TestWithoutAuditNobodyIsAsked(t *testing.T) {
+	h := guardtest.New(t)
+	h.Log.Close()
+	e := asking()
+	e.Opened = func(api.Approval) { t.Error("somebody was asked") }
+	var no *guard.Denied
+	if _, err := h.Permit(t.Context(), e); err == nil || errors.As(err, &no) {
+		t.Errorf("error %v, want a failure to record", err)
+	}
+	if open := h.Broker.Open(func(uint32) bool { return true }); len(open) > 0 {
+		t.Errorf("open: %+v", open)
+	}
+}

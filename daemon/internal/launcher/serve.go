@@ -18,7 +18,7 @@ const (
 	maxRequests = 256
 )
 
-var sessionID = regexp.MustCompile(`^[a-z0-9]{8,32}$`)
+var agentID = regexp.MustCompile(`^[a-z0-9]{8,32}$`)
 
 // receive serves control until its connection ends. What needs an order, who is admitted and which agent lives, is done
 // here; what takes time goes on beside it.
@@ -72,11 +72,7 @@ func (l *launcher) receive() error {
 			beside(p.Seq, func() (role.Message, []*os.File, error) {
 				defer p.Close()
 				conns, err := l.create(s, m, p.Files)
-				limits := "rlimit"
-				if l.cgroups.memory {
-					limits = "cgroup"
-				}
-				return &role.CreatedSandbox{Limits: limits}, conns, err
+				return &role.CreatedSandbox{}, conns, err
 			})
 		case *role.StartReview:
 			beside(p.Seq, func() (role.Message, []*os.File, error) {
@@ -168,10 +164,10 @@ func (l *launcher) startAgent(id string) ([]*os.File, error) {
 	switch {
 	case l.over:
 		return nil, &role.Failed{Code: api.CodeUnavailable, Text: "closedpawd is stopping"}
-	case !sessionID.MatchString(id):
+	case !agentID.MatchString(id):
 		return nil, &role.Failed{Code: api.CodeBadRequest, Text: "cannot start an agent: its id is not [a-z0-9]{8,32}"}
 	case l.agents[id] != nil:
-		return nil, &role.Failed{Code: api.CodeConflict, Text: "this session has an agent already"}
+		return nil, &role.Failed{Code: api.CodeConflict, Text: "there is an agent of this id already"}
 	case len(l.agents) >= maxHelpers:
 		return nil, &role.Failed{Code: api.CodeTooMany, Text: fmt.Sprintf("%d agents run already", maxHelpers), Hint: "wait until one has ended"}
 	}

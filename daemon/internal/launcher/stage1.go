@@ -1,7 +1,6 @@
 package launcher
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/closedpaw/closedpaw/daemon/internal/role"
+	"github.com/closedpaw/closedpaw/daemon/internal/wire"
 )
 
 // setup is what the launcher tells stage 1, as one argument. Stage 2 does not get it.
@@ -31,9 +31,7 @@ func Stage1(name role.Name, arg string) error {
 		return fmt.Errorf("cannot start role %q: there is none of this name", name)
 	}
 	var s setup
-	d := json.NewDecoder(strings.NewReader(arg))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&s); err != nil || s.UID == 0 || s.GID == 0 {
+	if err := wire.Decode([]byte(arg), &s); err != nil || s.UID == 0 || s.GID == 0 {
 		return fmt.Errorf("cannot start role %q: only closedpawd itself starts roles", name)
 	}
 	if err := emptyRoot(row, s.Sources); err != nil {

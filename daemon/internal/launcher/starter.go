@@ -62,7 +62,7 @@ func (s *starter) myself(args ...string) *exec.Cmd {
 // proc is a role's process.
 type proc struct {
 	name role.Name
-	id   string // of the session or the sandbox that it works for
+	id   string // an agent's own, or the sandbox that a review works for
 	cmd  *exec.Cmd
 	dead chan struct{} // closed once it was reaped
 }

@@ -9,6 +9,8 @@ import (
 	"io"
 
 	"github.com/closedpaw/closedpaw/client/api"
+	"github.com/closedpaw/closedpaw/daemon/internal/text"
+	"github.com/closedpaw/closedpaw/daemon/internal/wire"
 )
 
 // ErrMalformed means that the other side of a stream broke its form: whoever reads it must close the stream.
@@ -75,8 +77,8 @@ func (r *Reader) Chunk() (Chunk, error) {
 // ParseRequest parses one line, strictly.
 func ParseRequest(line []byte) (Request, error) {
 	var r Request
-	if err := strict(line, &r); err != nil {
-		return Request{}, err
+	if err := wire.Decode(line, &r); err != nil {
+		return Request{}, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	for i, m := range r.Messages {
 		if m.Role != "user" && m.Role != "assistant" && m.Role != "tool" {
@@ -100,8 +102,8 @@ func ParseRequest(line []byte) (Request, error) {
 // the stream's business.
 func ParseChunk(line []byte) (Chunk, error) {
 	var c Chunk
-	if err := strict(line, &c); err != nil {
-		return Chunk{}, err
+	if err := wire.Decode(line, &c); err != nil {
+		return Chunk{}, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	set := 0
 	for _, b := range []bool{c.Text != "", c.Thinking != "", c.Call != nil, c.Done != nil, c.Error != nil} {
@@ -122,45 +124,30 @@ func ParseChunk(line []byte) (Chunk, error) {
 	return c, nil
 }
 
-// Encode returns v as one line, end included, of at most max bytes before the end. Unlike json.Marshal it leaves
-// <, > and & alone: markup would grow sixfold.
+// Encode returns v as one line, end included, of at most max bytes before the end.
 func Encode(v any, max int) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
+	b, err := wire.Encode(v)
+	if err != nil {
 		return nil, fmt.Errorf("cannot encode a message: %w", err)
 	}
-	if b.Len() > max+1 {
-		return nil, fmt.Errorf("cannot send a message: %d bytes are more than %d", b.Len(), max)
+	if len(b) > max {
+		return nil, fmt.Errorf("cannot send a message: %d bytes are more than %d", len(b), max)
 	}
-	return b.Bytes(), nil
+	return append(b, '\n'), nil
 }
 
 // EncodeChunk returns c as a line. Of a call too large for one, only the name is kept, with null for arguments; a
 // message of an error is shortened. A text must be at most MaxText.
 func EncodeChunk(c Chunk) ([]byte, error) {
 	if e := c.Error; e != nil {
-		c.Error = &api.Error{Code: e.Code, Message: Short(e.Message, 1024), Hint: Short(e.Hint, 1024)}
+		c.Error = &api.Error{Code: e.Code, Message: text.Short(e.Message, 1024), Hint: text.Short(e.Hint, 1024)}
 	}
 	b, err := Encode(c, MaxChunk)
 	if err != nil && c.Call != nil {
-		c.Call = &api.ToolCall{ID: Short(c.Call.ID, 64), Name: Short(c.Call.Name, 1024), Args: json.RawMessage("null")}
+		c.Call = &api.ToolCall{ID: text.Short(c.Call.ID, 64), Name: text.Short(c.Call.Name, 1024), Args: json.RawMessage("null")}
 		b, err = Encode(c, MaxChunk)
 	}
 	return b, err
-}
-
-func strict(b []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return fmt.Errorf("%w: %w", ErrMalformed, err)
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return fmt.Errorf("%w: something follows it", ErrMalformed)
-	}
-	return nil
 }
 
 func isObject(b json.RawMessage) bool {

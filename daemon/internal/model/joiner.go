@@ -1,5 +1,11 @@
 package model
 
+import "github.com/closedpaw/closedpaw/daemon/internal/text"
+
+// MaxText is the most text that one chunk or delta carries: JSON makes at most six bytes of one, so the message stays
+// below MaxChunk and role.MaxMessage.
+const MaxText = 32 << 10
+
 // Joiner makes one chunk, of at most MaxText, of the pieces of text that are put between two Flushes. Who reads an
 // answer flushes before it waits for more: so a piece that comes alone is passed on at once, and what comes faster than
 // it can be passed on goes in few large pieces. It starts no goroutine: each hand-over between threads costs more than
@@ -15,28 +21,28 @@ func NewJoiner(emit func(Chunk) error) *Joiner { return &Joiner{emit: emit} }
 
 // Put takes a chunk. A text may be of any length; what is no text is passed on at once, behind the text before it.
 func (j *Joiner) Put(c Chunk) error {
-	text, thinking := c.Text, c.Thinking != ""
+	rest, thinking := c.Text, c.Thinking != ""
 	if thinking {
-		text = c.Thinking
+		rest = c.Thinking
 	}
-	if text == "" || thinking != j.thinking || len(j.text)+len(text) > MaxText {
+	if rest == "" || thinking != j.thinking || len(j.text)+len(rest) > MaxText {
 		if err := j.Flush(); err != nil {
 			return err
 		}
 	}
-	if text == "" {
+	if rest == "" {
 		return j.emit(c)
 	}
 	j.thinking = thinking
-	for len(text) > MaxText {
+	for len(rest) > MaxText {
 		var head string
-		head, text = Cut(text, MaxText)
+		head, rest = text.Cut(rest, MaxText)
 		j.text = append(j.text, head...)
 		if err := j.Flush(); err != nil {
 			return err
 		}
 	}
-	j.text = append(j.text, text...)
+	j.text = append(j.text, rest...)
 	return nil
 }
 

@@ -3,6 +3,8 @@ package model
 import (
 	"strings"
 	"unicode"
+
+	"github.com/closedpaw/closedpaw/daemon/internal/text"
 )
 
 // Control tokens of chat formats (<|im_end|>, [INST], </s>, <think>…) are live wherever they stand in a prompt: a web
@@ -85,7 +87,7 @@ func mapBrackets(s string, f func(out *strings.Builder, rest string) int) string
 // isToken says whether a control token begins at the start of s.
 func isToken(s string) bool {
 	open, s := s[0], s[1:]
-	window, _ := Cut(s, maxToken)
+	window, _ := text.Cut(s, maxToken)
 	switch open {
 	case ']': // MiniMax writes ]~b] and ]~!b[
 		return strings.HasPrefix(s, "~")

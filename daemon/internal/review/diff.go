@@ -7,11 +7,11 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/aymanbagabas/go-udiff"
 
 	"github.com/closedpaw/closedpaw/client/api"
+	"github.com/closedpaw/closedpaw/daemon/internal/text"
 )
 
 // MaxDiff bounds the diff of a change set, in bytes.
@@ -30,7 +30,7 @@ type differ struct {
 }
 
 // diff is in the order of paths. cut says that there is more than the limit.
-func (d *differ) diff(r *result) (text string, cut bool, err error) {
+func (d *differ) diff(r *result) (shown string, cut bool, err error) {
 	type item struct {
 		kind string
 		c    change
@@ -49,8 +49,8 @@ func (d *differ) diff(r *result) (text string, cut bool, err error) {
 		}
 		b.WriteString(d.change(i.kind, &i.c))
 		if b.Len() > d.limit {
-			text, _ = cutText(b.String(), d.limit)
-			return text, true, nil
+			head, _ := text.Cut(b.String(), d.limit)
+			return head, true, nil
 		}
 	}
 	return b.String(), false, nil
@@ -119,15 +119,4 @@ func (d *differ) read(tree *os.File, p, hash string) (string, bool) {
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, largeFile+1))
 	return string(b), err == nil && hexOf(b) == hash
-}
-
-// cutText splits s after at most n bytes, between two characters.
-func cutText(s string, n int) (head, tail string) {
-	if len(s) <= n {
-		return s, ""
-	}
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n], s[n:]
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/closedpaw/closedpaw/client/api"
 	"github.com/closedpaw/closedpaw/daemon/internal/role"
+	"github.com/closedpaw/closedpaw/daemon/internal/text"
 )
 
 // Serve answers control until it hangs up: one scan, then the files of the change set. The descriptors stay the caller's.
@@ -84,7 +85,7 @@ func (s *server) scan(seq uint64, m *role.Scan) error {
 	}
 	for diff != "" {
 		var piece string
-		piece, diff = cutText(diff, diffPiece)
+		piece, diff = text.Cut(diff, diffPiece)
 		if err := s.control.Send(0, &role.Diff{Text: piece}); err != nil {
 			return err
 		}

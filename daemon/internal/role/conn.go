@@ -1,7 +1,6 @@
 package role
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/closedpaw/closedpaw/daemon/internal/socket"
+	"github.com/closedpaw/closedpaw/daemon/internal/wire"
 )
 
 // MaxMessage bounds one encoded message, in bytes.
@@ -116,7 +116,7 @@ func (c *Conn) Send(seq uint64, m Message, files ...*os.File) error {
 	if err := permitted(m.kind(), c.me, c.other, len(files)); err != nil {
 		return err
 	}
-	b, err := encode(outgoing{m.kind(), seq, m})
+	b, err := wire.Encode(outgoing{m.kind(), seq, m})
 	if err != nil {
 		return fmt.Errorf("cannot encode %s: %w", m.kind(), err)
 	}
@@ -174,21 +174,10 @@ func (c *Conn) Recv() (Packet, error) {
 	return p, nil
 }
 
-// encode leaves <, > and & alone, as json.Marshal does not: markup in a tool's arguments would grow sixfold.
-func encode(v any) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
-}
-
 // Decode parses one message strictly: known type, known fields, nothing behind it.
 func Decode(b []byte) (seq uint64, m Message, err error) {
 	var e envelope
-	if err := strict(b, &e); err != nil {
+	if err := wire.Decode(b, &e); err != nil {
 		return 0, nil, err
 	}
 	r, ok := messages[e.Type]
@@ -196,24 +185,10 @@ func Decode(b []byte) (seq uint64, m Message, err error) {
 		return 0, nil, fmt.Errorf("%w: no type %q", ErrNotPermitted, e.Type)
 	}
 	m = r.new()
-	if err := strict(e.Body, m); err != nil {
+	if err := wire.Decode(e.Body, m); err != nil {
 		return 0, nil, fmt.Errorf("%s: %w", e.Type, err)
 	}
 	return e.Seq, m, nil
-}
-
-func strict(b []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err == io.EOF {
-		return errors.New("it is empty") // not the end of the connection
-	} else if err != nil {
-		return err
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return errors.New("something follows it")
-	}
-	return nil
 }
 
 func permitted(kind string, from, to Name, files int) error {

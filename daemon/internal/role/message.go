@@ -111,13 +111,13 @@ type Stop struct{}
 type Died struct {
 	Role    Name   `json:"role,omitempty"`
 	Sandbox string `json:"sandbox,omitempty"`
-	ID      string `json:"id,omitempty"` // of the agent or review
+	ID      string `json:"id,omitempty"` // of the agent, or of the sandbox under review
 	Why     string `json:"why"`
 }
 
 // StartAgent asks for a fresh agent; Started carries control's end of the connection.
 type StartAgent struct {
-	ID string `json:"id"` // the session's
+	ID string `json:"id"` // its own: an agent may be started before there is a session for it
 }
 
 // EndAgent ends an agent at once.
@@ -143,9 +143,7 @@ type CreateSandbox struct {
 }
 
 // CreatedSandbox carries connected control sockets of the sandbox (gVisor's URPC).
-type CreatedSandbox struct {
-	Limits string `json:"limits"` // how memory is bounded here: cgroup or rlimit
-}
+type CreatedSandbox struct{}
 
 // KillSandbox ends all processes of a sandbox; its layers stay.
 type KillSandbox struct {
@@ -204,7 +202,6 @@ type Proof struct {
 
 // OpenModel gives the gateway its end of a stream on which an agent asks this model, and no other.
 type OpenModel struct {
-	Session  string `json:"session"`
 	Provider string `json:"provider"`
 	URL      string `json:"url,omitempty"`
 	Model    string `json:"model"`
@@ -234,8 +231,6 @@ type Tool struct {
 
 // Converse begins: its descriptor is the stream to the gateway.
 type Converse struct {
-	Session  string `json:"session"`
-	Model    string `json:"model"`
 	System   string `json:"system"`
 	Tools    []Tool `json:"tools"`
 	MaxTurns int    `json:"max_turns"`

@@ -21,7 +21,7 @@ const (
 
 // Row is all that a role may have.
 type Row struct {
-	User  string   // system user; in -dev mode a free uid stands for it
+	User  string   // system user; in -dev mode a free uid stands for it. Review has none: it runs as its sandbox's user
 	Net   bool     // keeps the host's network; all others are in an empty network namespace
 	Binds []Bind   // all that its root folder holds
 	Links []Name   // to whom it talks, in the order of its descriptors from FirstFD on
@@ -56,5 +56,5 @@ var Table = map[Name]Row{
 		{Source: "ca", Target: "/etc/ssl/certs/ca-certificates.crt"},
 	}},
 	Agent:  {User: "closedpaw-agent", Links: []Name{Control}},
-	Review: {User: "closedpaw-review", Links: []Name{Control}, Extra: []string{"lower", "upper", "merged"}},
+	Review: {Links: []Name{Control}, Extra: []string{"lower", "upper", "merged"}},
 }

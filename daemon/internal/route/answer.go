@@ -13,6 +13,7 @@ import (
 	"github.com/closedpaw/closedpaw/daemon/internal/peer"
 	"github.com/closedpaw/closedpaw/daemon/internal/role"
 	"github.com/closedpaw/closedpaw/daemon/internal/session"
+	"github.com/closedpaw/closedpaw/daemon/internal/wire"
 )
 
 // codes maps what can go wrong to what a client is told; the first that fits counts.
@@ -128,19 +129,15 @@ func decode[Req any](w http.ResponseWriter, r *http.Request) (in Req, err error)
 	return in, rc.SetReadDeadline(time.Time{})
 }
 
-// Decode reads one JSON value: known fields, nothing behind it.
+// Decode reads one JSON value to its end: known fields, nothing behind it.
 func Decode[Req any](body io.Reader) (in Req, err error) {
-	d := json.NewDecoder(body)
-	d.DisallowUnknownFields()
-	if err := d.Decode(&in); err != nil {
-		var long *http.MaxBytesError
-		if errors.As(err, &long) {
-			return in, err
-		}
-		return in, &api.Error{Code: api.CodeBadRequest, Message: "cannot read the request: " + err.Error(), Hint: "client and daemon may be of different versions"}
+	b, err := io.ReadAll(body)
+	if err == nil {
+		err = wire.Decode(b, &in)
 	}
-	if _, err := d.Token(); err != io.EOF {
-		return in, &api.Error{Code: api.CodeBadRequest, Message: "cannot read the request: something follows it"}
+	var long *http.MaxBytesError
+	if err == nil || errors.As(err, &long) {
+		return in, err
 	}
-	return in, nil
+	return in, &api.Error{Code: api.CodeBadRequest, Message: "cannot read the request: " + err.Error(), Hint: "client and daemon may be of different versions"}
 }

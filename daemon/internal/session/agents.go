@@ -80,17 +80,13 @@ func (a *agents) start(ctx context.Context) (*agent, error) {
 		p.Close()
 		err = fmt.Errorf("unexpected answer %T", p.Msg)
 	}
-	var conn *role.Conn
 	if err == nil {
-		conn, err = role.NewConn(p.Files[0], role.Control, role.Agent)
+		ag.conn, err = role.NewConn(p.Files[0], role.Control, role.Agent)
 	}
 	if err != nil {
 		a.forget(ag)
 		return nil, fmt.Errorf("cannot start an agent: %w", err)
 	}
-	a.mu.Lock()
-	ag.conn = conn
-	a.mu.Unlock()
 	return ag, nil
 }
 

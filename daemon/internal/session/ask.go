@@ -13,6 +13,7 @@ import (
 	"github.com/closedpaw/closedpaw/daemon/internal/guard"
 	"github.com/closedpaw/closedpaw/daemon/internal/role"
 	"github.com/closedpaw/closedpaw/daemon/internal/sandbox"
+	"github.com/closedpaw/closedpaw/daemon/internal/text"
 	"github.com/closedpaw/closedpaw/policy"
 )
 
@@ -24,6 +25,9 @@ const (
 
 // defaultTurns bounds the model calls of one request.
 const defaultTurns = 20
+
+// turnPiece is the most text of one Turn: JSON makes at most six bytes of one.
+const turnPiece = 32 << 10
 
 // Ask answers one request of a conversation, as a stream of events up to done. An error ends the stream instead.
 func (m *Manager) Ask(ctx context.Context, c guard.Caller, r api.AskRequest, out Sink) (err error) {
@@ -198,7 +202,7 @@ func (w *work) connect(ctx context.Context, ag *agent, provider string, turns in
 	a, g := os.NewFile(uintptr(fds[0]), "agent"), os.NewFile(uintptr(fds[1]), "gateway")
 	defer a.Close()
 	defer g.Close()
-	open := &role.OpenModel{Session: w.rec.ID, Provider: provider, Model: w.rec.Model}
+	open := &role.OpenModel{Provider: provider, Model: w.rec.Model}
 	if provider == providerOllama {
 		open.URL = w.m.Ollama
 	}
@@ -209,7 +213,7 @@ func (w *work) connect(ctx context.Context, ag *agent, provider string, turns in
 		turns = defaultTurns
 	}
 	w.turns = turns
-	m := &role.Converse{Session: w.rec.ID, Model: w.rec.Model, System: w.system(), MaxTurns: turns}
+	m := &role.Converse{System: w.system(), MaxTurns: turns}
 	for _, t := range w.m.Tools {
 		m.Tools = append(m.Tools, role.Tool{Name: t.Name, Description: t.Description, Schema: t.Schema})
 	}
@@ -231,17 +235,16 @@ func (w *work) system() string {
 // tell gives the agent the conversation so far, in pieces that fit a message.
 func (w *work) tell(ag *agent) error {
 	for _, t := range merged(w.rec.Turns) {
-		text, first := t.Text, true
-		for first || text != "" {
-			n := cut(text, 32<<10)
-			m := &role.Turn{Role: t.Role, Text: text[:n], More: n < len(text)}
+		piece, rest := text.Cut(t.Text, turnPiece)
+		for first := true; first || piece != ""; first = false {
+			m := &role.Turn{Role: t.Role, Text: piece, More: rest != ""}
 			if first {
 				m.Tool, m.CallID, m.Calls = t.Tool, t.CallID, t.ToolCalls
 			}
 			if err := ag.conn.Send(0, m); err != nil {
 				return err
 			}
-			text, first = text[n:], false
+			piece, rest = text.Cut(rest, turnPiece)
 		}
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 	"github.com/closedpaw/closedpaw/daemon/internal/guard"
 	"github.com/closedpaw/closedpaw/daemon/internal/role"
 	"github.com/closedpaw/closedpaw/daemon/internal/sandbox"
+	"github.com/closedpaw/closedpaw/daemon/internal/text"
 	"github.com/closedpaw/closedpaw/daemon/internal/tool"
 	"github.com/closedpaw/closedpaw/policy"
 )
@@ -116,7 +117,8 @@ func (w *work) call(ctx context.Context, c api.ToolCall) (*role.ToolResult, erro
 		return nil, err
 	}
 	ev.DurationMS = time.Since(start).Milliseconds()
-	ev.Shown, ev.Output = "", res.Text[:cut(res.Text, 8<<10)]
+	ev.Shown = ""
+	ev.Output, _ = text.Cut(res.Text, 8<<10)
 	res.ID = c.ID
 	return res, w.send(api.Event{Type: api.EventToolFinished, Tool: ev})
 }
@@ -130,7 +132,7 @@ func (w *work) act(ctx context.Context, c api.ToolCall, ev *api.ToolEvent) (*rol
 		}
 		return &role.ToolResult{Text: "error: " + err.Error(), Error: true}, w.send(api.Event{Type: api.EventToolStarted, Tool: ev})
 	}
-	ev.Shown = inv.Shown[:cut(inv.Shown, 4<<10)]
+	ev.Shown, _ = text.Cut(inv.Shown, 4<<10)
 	permit, err := w.m.Guard.Permit(ctx, guard.Effect{UID: w.rec.UID, Session: w.rec.ID, Action: policy.ActionToolCall, Resource: w.labelled(c.Name),
 		Tool: c.Name, Summary: inv.Summary, Detail: inv.Shown, Exact: inv.Bytes(), Label: w.label, Interactive: w.interactive,
 		MemoryBytes: w.limits.MemoryBytes, Opened: w.opened, Closed: w.closed})
@@ -188,15 +190,4 @@ func (w *work) labelled(name string) policy.Tool {
 		}
 	}
 	return policy.Tool{Name: name, Effect: "unknown"}
-}
-
-// cut is where to cut s so that it is at most n bytes and no character is torn.
-func cut(s string, n int) int {
-	if len(s) <= n {
-		return len(s)
-	}
-	for n > 0 && s[n]&0xc0 == 0x80 {
-		n--
-	}
-	return n
 }

@@ -73,6 +73,9 @@ func (p *prompt) title() string {
 
 // record adds the prompt to the conversation, a turn for each label, so that what is whose can be told later.
 func (p *prompt) record(r *Record) {
+	if n := len(r.Turns); n > 0 && r.Turns[n-1].Role == "user" { // else the model would take both for one message, and do the old one
+		r.Turns = append(r.Turns, api.Turn{Role: "assistant", Text: "(This was not answered: it failed or was stopped.)", Time: time.Now().UTC()})
+	}
 	first := len(r.Turns)
 	for _, part := range p.parts {
 		text := part.Text

@@ -282,10 +282,35 @@ func FuzzParseRecord(f *testing.F) {
 	})
 }
 
-func TestCutTearsNoCharacter(t *testing.T) {
-	for n := range 12 {
-		if got := "aä…€"[:cut("aä…€", n)]; !strings.HasPrefix("aä…€", got) || strings.ToValidUTF8(got, "") != got || len(got) > max(n, 0) && n < len("aä…€") {
-			t.Errorf("%d: %q", n, got)
+// A diff that a question does not show to its end is said to go on.
+func TestDetail(t *testing.T) {
+	for name, c := range map[string]struct {
+		set api.Changes
+		cut bool
+	}{
+		"short":          {api.Changes{Diff: "+a\n"}, false},
+		"cut by review":  {api.Changes{Diff: "+a\n", DiffCut: true}, true},
+		"cut for asking": {api.Changes{Diff: strings.Repeat("+a\n", maxDetail)}, true},
+	} {
+		got := detail(&c.set)
+		if strings.Contains(got, "goes on") != c.cut || len(got) > maxDetail || !strings.HasPrefix(got, "+a\n") {
+			t.Errorf("%s: %d bytes, %.40q", name, len(got), got)
 		}
+	}
+}
+
+// A power cut may leave a new file empty; the daemon starts all the same.
+func TestEmptyRecord(t *testing.T) {
+	dir := t.TempDir()
+	p := filepath.Join(dir, "abcdefgh.json")
+	if err := os.WriteFile(p, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := OpenStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Get("abcdefgh"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("error %v", err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/closedpaw/closedpaw/daemon/internal/guard"
 	"github.com/closedpaw/closedpaw/daemon/internal/review"
 	"github.com/closedpaw/closedpaw/daemon/internal/role"
+	"github.com/closedpaw/closedpaw/daemon/internal/text"
 	"github.com/closedpaw/closedpaw/policy"
 )
 
@@ -61,7 +62,7 @@ func (w *work) settle(ctx context.Context, apply string, order bool) error {
 	}
 	permit, err := w.m.Guard.Permit(ctx, guard.Effect{UID: w.rec.UID, Session: w.rec.ID, Action: policy.ActionChangesApply,
 		Resource: policy.Session{ID: w.rec.ID, Owner: w.rec.UID}, Tool: "apply", Summary: "apply to your folder: " + summary(set),
-		Detail: set.Diff[:cut(set.Diff, maxDetail)], Exact: []byte(set.Digest), Label: w.label, Interactive: w.interactive,
+		Detail: detail(set), Exact: []byte(set.Digest), Label: w.label, Interactive: w.interactive,
 		Requested: order && apply == "yes", Opened: w.opened, Closed: w.closed})
 	var no *guard.Denied
 	if errors.As(err, &no) {
@@ -153,6 +154,16 @@ func (m *Manager) Applied(id string, r api.ApplyReport) error {
 	default:
 		return &api.Error{Code: api.CodeConflict, Message: "what was applied has been reported already"}
 	}
+}
+
+// detail is the diff as a question shows it. It says when there is more: who answers at another terminal than the one
+// that asked sees nothing else.
+func detail(c *api.Changes) string {
+	head, rest := text.Cut(c.Diff, maxDetail-100)
+	if rest == "" && !c.DiffCut {
+		return c.Diff
+	}
+	return head + "\n[the diff goes on: not all that a yes would apply is shown here]\n"
 }
 
 // summary counts a change set in words.

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/closedpaw/closedpaw/client/api"
+	"github.com/closedpaw/closedpaw/daemon/internal/wire"
 )
 
 // States of a session.
@@ -72,6 +72,10 @@ func OpenStore(dir string) (*Store, error) {
 			}
 			continue
 		}
+		if st, err := e.Info(); err == nil && st.Size() == 0 { // what a power cut makes of a new file that was not synced
+			os.Remove(p)
+			continue
+		}
 		r, err := readRecord(p)
 		if err != nil {
 			return nil, fmt.Errorf("cannot read session %s: %w (move the file away to start without it)", e.Name(), err)
@@ -109,14 +113,9 @@ func ParseRecord(b []byte) (*Record, error) {
 	if len(b) > maxRecord {
 		return nil, fmt.Errorf("more than %d bytes", maxRecord)
 	}
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
 	r := &Record{}
-	if err := d.Decode(r); err != nil {
+	if err := wire.Decode(b, r); err != nil {
 		return nil, err
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return nil, errors.New("something follows it")
 	}
 	if r.Version != recordVersion {
 		return nil, fmt.Errorf("version %d, not %d", r.Version, recordVersion)
@@ -146,7 +145,7 @@ func (s *Store) New(uid uint32, kind, model, title string) (*Record, error) {
 	return r, nil
 }
 
-// Save writes r, whole or not at all.
+// Save writes r, whole or not at all where the daemon ends. It is not synced: a power cut may take the last turn.
 func (s *Store) Save(r *Record) error {
 	r.Updated = time.Now().UTC()
 	b, err := json.Marshal(r)

@@ -10,12 +10,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/closedpaw/closedpaw/daemon/internal/guard"
 	"github.com/closedpaw/closedpaw/daemon/internal/role"
 	"github.com/closedpaw/closedpaw/daemon/internal/sandbox"
+	"github.com/closedpaw/closedpaw/daemon/internal/wire"
 )
 
 // ErrUnknown means that there is no such tool.
@@ -59,7 +59,7 @@ func Parse(name string, args json.RawMessage) (*Invocation, error) {
 	switch name {
 	case "shell":
 		var a shellArgs
-		if err := strict(args, &a); err != nil {
+		if err := decode(args, &a); err != nil {
 			return nil, err
 		}
 		if a.Command == "" {
@@ -69,7 +69,7 @@ func Parse(name string, args json.RawMessage) (*Invocation, error) {
 			command: sandbox.Command{Argv: []string{"/bin/sh", "-c", a.Command}}}, nil
 	case "read_file":
 		var a readArgs
-		if err := strict(args, &a); err != nil {
+		if err := decode(args, &a); err != nil {
 			return nil, err
 		}
 		if err := path(a.Path); err != nil {
@@ -79,7 +79,7 @@ func Parse(name string, args json.RawMessage) (*Invocation, error) {
 			command: sandbox.Command{Argv: []string{"/usr/bin/head", "-c", fmt.Sprint(role.MaxToolResult + 1), "--", a.Path}}}, nil
 	case "write_file":
 		var a writeArgs
-		if err := strict(args, &a); err != nil {
+		if err := decode(args, &a); err != nil {
 			return nil, err
 		}
 		if err := path(a.Path); err != nil {
@@ -150,14 +150,9 @@ func path(p string) error {
 	return nil
 }
 
-func strict(b []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
+func decode(b []byte, v any) error {
+	if err := wire.Decode(b, v); err != nil {
 		return fmt.Errorf("bad arguments: %w", err)
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return errors.New("bad arguments: something follows them")
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/closedpaw/closedpaw/client/api"
 	"github.com/closedpaw/closedpaw/daemon/internal/model"
+	"github.com/closedpaw/closedpaw/daemon/internal/text"
 )
 
 // Name is that of the provider and of its only model.
@@ -48,7 +49,7 @@ type task func(results []model.Message) reply
 // Chat implements model.Provider.
 func (Model) Chat(ctx context.Context, name string, r model.Request, emit func(model.Chunk) error) (model.Done, error) {
 	if name != Name {
-		return model.Done{}, &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("there is no built-in model %q", model.Short(name, 100)), Hint: "the built-in model is called demo"}
+		return model.Done{}, &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("there is no built-in model %q", text.Short(name, 100)), Hint: "the built-in model is called demo"}
 	}
 	var done model.Done
 	for _, m := range r.Messages {

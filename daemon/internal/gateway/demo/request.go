@@ -33,11 +33,12 @@ func parseRun(line string) (task, bool) {
 			return reply{tool: "shell", args: map[string]string{"command": cmd}}
 		}
 		r := results[0]
-		if r.Error {
-			return say("The command %s did not run: %s", code(cmd), r.Text)
-		}
 		out, ended := r.Text, "It ended well.\n"
-		if m := exitLine.FindStringSubmatchIndex(out); m != nil {
+		m := exitLine.FindStringSubmatchIndex(out)
+		switch {
+		case r.Error && m == nil:
+			return say("The command %s did not run: %s", code(cmd), r.Text)
+		case m != nil:
 			ended = fmt.Sprintf("It ended with exit code %s.\n", out[m[2]:m[3]])
 			out = out[:m[0]]
 		}

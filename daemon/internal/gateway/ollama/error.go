@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/closedpaw/closedpaw/client/api"
-	"github.com/closedpaw/closedpaw/daemon/internal/model"
+	"github.com/closedpaw/closedpaw/daemon/internal/text"
 )
 
 // errSilent ends an answer in which nothing comes any more.
@@ -28,7 +28,7 @@ func (p *Provider) unreachable(ctx context.Context, err error) error {
 	}
 	return &api.Error{
 		Code:    api.CodeUnavailable,
-		Message: fmt.Sprintf("cannot reach Ollama at %s: %s", p.base, model.Short(rootText(err), 200)),
+		Message: fmt.Sprintf("cannot reach Ollama at %s: %s", p.base, text.Short(rootText(err), 200)),
 		Hint:    "start it with `ollama serve`, or use the built-in model with `-m demo`",
 	}
 }
@@ -46,7 +46,7 @@ func rootText(err error) string {
 
 // refused explains an answer that is an error; name is the model's that was asked for, if one was.
 func (p *Provider) refused(name string, status int, said string) error {
-	said = model.Short(said, 300)
+	said = text.Short(said, 300)
 	switch {
 	case strings.Contains(said, "does not support tools"):
 		return &api.Error{
@@ -65,7 +65,7 @@ func (p *Provider) refused(name string, status int, said string) error {
 }
 
 func missing(name string) error {
-	name = model.Short(name, 200)
+	name = text.Short(name, 200)
 	return &api.Error{
 		Code:    api.CodeNotFound,
 		Message: fmt.Sprintf("Ollama has no model %q", name),
@@ -76,7 +76,7 @@ func missing(name string) error {
 func (p *Provider) nonsense(err error) error {
 	return &api.Error{
 		Code:    api.CodeModel,
-		Message: fmt.Sprintf("cannot understand the answer of %s: %s", p.base, model.Short(err.Error(), 200)),
+		Message: fmt.Sprintf("cannot understand the answer of %s: %s", p.base, text.Short(err.Error(), 200)),
 		Hint:    "is that really Ollama? `ollama --version` and its OLLAMA_HOST say where it listens",
 	}
 }

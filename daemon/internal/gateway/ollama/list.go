@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/closedpaw/closedpaw/client/api"
-	"github.com/closedpaw/closedpaw/daemon/internal/model"
+	"github.com/closedpaw/closedpaw/daemon/internal/text"
 )
 
 const (
@@ -50,7 +50,7 @@ func (p *Provider) Version(ctx context.Context) (string, error) {
 		Version string `json:"version"`
 	}
 	err := p.ask(ctx, http.MethodGet, "/api/version", nil, &v)
-	return model.Short(v.Version, 100), err
+	return text.Short(v.Version, 100), err
 }
 
 // Models lists the models that run on this machine. Cloud models are left out.

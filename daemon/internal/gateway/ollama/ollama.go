@@ -26,8 +26,8 @@ import (
 	"time"
 
 	"github.com/closedpaw/closedpaw/client/api"
-	"github.com/closedpaw/closedpaw/daemon/internal/model"
 	"github.com/closedpaw/closedpaw/daemon/internal/socket"
+	"github.com/closedpaw/closedpaw/daemon/internal/text"
 )
 
 // Name is how control calls this provider.
@@ -93,7 +93,7 @@ func checkURL(raw string) error {
 	bad := func(why string) error {
 		return &api.Error{
 			Code:    api.CodeBadRequest,
-			Message: fmt.Sprintf("cannot use %q as Ollama's URL: %s", model.Short(raw, 200), why),
+			Message: fmt.Sprintf("cannot use %q as Ollama's URL: %s", text.Short(raw, 200), why),
 			Hint:    "only a server on this machine is asked, as http://127.0.0.1:11434",
 		}
 	}

@@ -74,7 +74,10 @@ func (b *box) Start(ctx context.Context, c sandbox.Command, stdin, stdout, stder
 		WorkingDirectory: sandbox.Workspace, KUID: user, KGID: user, NoNewPrivileges: true, Capabilities: none,
 		FilePayload: urpc.FilePayload{Files: []*os.File{stdin, stdout, stderr}}, GuestFDs: []int{0, 1, 2}, ContainerID: b.id,
 	}
-	if err := p.c.Call("containerManager.ExecuteAsync", a, &p.pid); err != nil {
+	if err := call(ctx, p.c, "containerManager.ExecuteAsync", a, &p.pid); err != nil {
+		if ctx.Err() != nil { // the connection is closed
+			return nil, ctx.Err()
+		}
 		b.free <- p.c
 		select {
 		case <-b.gone:
@@ -85,6 +88,17 @@ func (b *box) Start(ctx context.Context, c sandbox.Command, stdin, stdout, stder
 	}
 	go p.wait()
 	return p, nil
+}
+
+// call is c.Call for as long as ctx lasts: then it closes the connection, as a sentry that was taken over may never
+// answer. Only the end of a session ends its context, and with it goes the sandbox.
+func call(ctx context.Context, c *urpc.Client, method string, arg, result any) error {
+	stop := context.AfterFunc(ctx, func() { c.Socket.Close() }) // c.Close waits for the call
+	err := c.Call(method, arg, result)
+	if !stop() {
+		return ctx.Err()
+	}
+	return err
 }
 
 // explain tells what is the command's fault. The sentry answers in words alone; they are those of Linux's errnos.
@@ -141,8 +155,8 @@ func (p *process) Wait(ctx context.Context) (sandbox.Status, error) {
 }
 
 // Kill implements sandbox.Process: SIGKILL to the process itself. What it started ends with the sandbox.
-func (p *process) Kill(context.Context) error {
-	if err := p.b.ctl.Call("containerManager.Signal", &signalArgs{CID: p.b.id, Signo: int32(syscall.SIGKILL), PID: p.pid}, nil); err != nil {
+func (p *process) Kill(ctx context.Context) error {
+	if err := call(ctx, p.b.ctl, "containerManager.Signal", &signalArgs{CID: p.b.id, Signo: int32(syscall.SIGKILL), PID: p.pid}, nil); err != nil {
 		return fmt.Errorf("cannot signal the command: %w", err)
 	}
 	return nil

@@ -147,7 +147,7 @@ func (b *box) end() {
 	b.over = true
 	close(b.gone)
 	for _, c := range b.all {
-		c.Close()
+		c.Socket.Close() // c.Close waits for the call that it should end
 	}
 }
 

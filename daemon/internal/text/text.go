@@ -1,15 +1,13 @@
-package model
+// Package text shortens text without tearing a character.
+package text
 
 import (
 	"strings"
 	"unicode/utf8"
 )
 
-// MaxText is the most text that one chunk or delta carries: JSON makes at most six bytes of one, so the message stays
-// below MaxChunk and role.MaxMessage.
-const MaxText = 32 << 10
-
-// Cut returns the start of s that is at most max bytes, and the rest; it cuts no rune in two.
+// Cut returns the start of s that is at most max bytes, and the rest; it cuts no rune in two. The start is empty only
+// where s or max is: whoever sends a text in pieces comes to its end, even if it is no UTF-8.
 func Cut(s string, max int) (head, rest string) {
 	if len(s) <= max {
 		return s, ""
