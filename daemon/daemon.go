@@ -1,5 +1,5 @@
 // Package daemon wires closedpawd: which of its processes this one is, where its files are and which sockets it was
-// given. It holds no logic of its own: what decides is in control, what needs root in launcher.
+// given. It decides nothing: that is control's. What needs root while it runs is the launcher's.
 package daemon
 
 import (

@@ -47,7 +47,7 @@ type EventType string
 // The events of a stream, in the order in which they may come. A stream ends with exactly one done or error;
 // one that ends otherwise was cut off and has failed.
 const (
-	EventSession      EventType = "session"       // Session: first of all
+	EventSession      EventType = "session"       // Session: which one it is; only questions about the model may come before
 	EventText         EventType = "text"          // Text: a piece of the answer
 	EventThinking     EventType = "thinking"      // Text: a piece of the model's reasoning
 	EventToolStarted  EventType = "tool_started"  // Tool
@@ -63,7 +63,7 @@ const (
 	EventDone         EventType = "done"          // Done: the last event
 )
 
-// Event is one Server-Sent Event: "data: " + JSON + "\n\n". Lines that begin with ":" keep the stream alive.
+// Event is one Server-Sent Event: "data: " + JSON + "\n\n".
 type Event struct {
 	Type     EventType     `json:"type"`
 	Text     string        `json:"text,omitempty"`
@@ -101,7 +101,7 @@ type ToolEvent struct {
 type Exit struct {
 	Code   int    `json:"code"` // 0–255; 128 + signal where a signal ended it
 	Signal int    `json:"signal,omitempty"`
-	Why    string `json:"why,omitempty"` // "timeout" or a limit that was hit
+	Why    string `json:"why,omitempty"` // why there was nothing to run, for people
 }
 
 // Usage counts a turn. Tokens are the model's own.

@@ -50,6 +50,9 @@ type Question struct {
 	Reason  string
 	Level   string
 	Digest  string // of the exact bytes
+
+	// Record is called before anybody can see the question; an error withdraws it.
+	Record func(api.Approval) error
 }
 
 // Answer is how a question was closed.
@@ -61,6 +64,7 @@ type Answer struct {
 type entry struct {
 	uid    uint32
 	a      api.Approval  // Outcome is guarded by the Broker's mu, the rest never changes
+	asked  bool          // guarded by mu: it was recorded; before that nobody sees it
 	closed chan struct{} // closed with answer set
 	answer Answer
 }
@@ -84,6 +88,15 @@ func (b *Broker) Ask(ctx context.Context, q Question, opened func(api.Approval))
 	if err != nil {
 		return api.Approval{}, Answer{Outcome: Deny}, err
 	}
+	if q.Record != nil {
+		if err := q.Record(asked); err != nil {
+			b.close(e, Answer{Outcome: Deny, By: "it could not be recorded"})
+			return api.Approval{}, Answer{Outcome: Deny}, err
+		}
+	}
+	b.mu.Lock()
+	e.asked = true
+	b.mu.Unlock()
 	opened(asked)
 	t := time.NewTimer(b.life)
 	defer t.Stop()
@@ -184,7 +197,7 @@ func (b *Broker) Owner(id string) (uint32, error) {
 func (b *Broker) find(id string) (*entry, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if e, ok := b.all[id]; ok {
+	if e, ok := b.all[id]; ok && e.asked {
 		return e, nil
 	}
 	return nil, ErrNotFound
@@ -196,7 +209,7 @@ func (b *Broker) Open(see func(owner uint32) bool) []api.Approval {
 	defer b.mu.Unlock()
 	out := []api.Approval{}
 	for _, e := range b.all {
-		if e.a.Outcome == "" && see(e.uid) {
+		if e.a.Outcome == "" && e.asked && see(e.uid) {
 			out = append(out, e.a)
 		}
 	}

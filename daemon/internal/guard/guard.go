@@ -232,14 +232,12 @@ func (g *Guard) ask(ctx context.Context, p *Permit, d policy.Decision) (by strin
 	e := p.e
 	q := approval.Question{UID: e.UID, Session: e.Session, Tool: e.Tool, Summary: e.Summary, Detail: e.Detail, Reason: d.Reason,
 		Level: string(d.Level), Digest: hex.EncodeToString(p.digest[:])}
-	asking, withdraw := context.WithCancel(ctx)
-	defer withdraw()
 	var notRecorded error
-	a, ans, err := g.broker.Ask(asking, q, func(a api.Approval) {
-		if notRecorded = g.audit.ApprovalAsked(ctx, int64(e.UID), a); notRecorded != nil {
-			withdraw() // no answer could count
-			return
-		}
+	q.Record = func(a api.Approval) error {
+		notRecorded = g.audit.ApprovalAsked(ctx, int64(e.UID), a)
+		return notRecorded
+	}
+	a, ans, err := g.broker.Ask(ctx, q, func(a api.Approval) {
 		if e.Opened != nil {
 			e.Opened(a)
 		}

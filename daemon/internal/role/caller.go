@@ -11,6 +11,9 @@ import (
 // ErrGone means that the other role has ended.
 var ErrGone = errors.New("role has ended")
 
+// maxLate bounds the answers that may be owed to callers who gave up.
+const maxLate = 1024
+
 // Caller lets many goroutines ask the other side of one connection, each getting its own answer. What comes unasked
 // goes to the handler given to Run.
 type Caller struct {
@@ -127,7 +130,9 @@ func (c *Caller) forget(seq uint64, ch <-chan Packet) {
 	defer c.mu.Unlock()
 	if _, ok := c.waiting[seq]; ok {
 		delete(c.waiting, seq)
-		c.late[seq] = true
+		if c.late[seq] = true; len(c.late) > maxLate {
+			c.Close() // it does not answer any more
+		}
 	}
 	select { // it may have come at the same moment: run hands it over under the lock
 	case p := <-ch:

@@ -134,7 +134,7 @@ func (w *work) act(ctx context.Context, c api.ToolCall, ev *api.ToolEvent) (*rol
 	}
 	ev.Shown, _ = text.Cut(inv.Shown, 4<<10)
 	permit, err := w.m.Guard.Permit(ctx, guard.Effect{UID: w.rec.UID, Session: w.rec.ID, Action: policy.ActionToolCall, Resource: w.labelled(c.Name),
-		Tool: c.Name, Summary: inv.Summary, Detail: inv.Shown, Exact: inv.Bytes(), Label: w.label, Interactive: w.interactive,
+		Tool: c.Name, Summary: inv.Summary, Detail: inv.Detail, Exact: inv.Bytes(), Label: w.label, Interactive: w.interactive,
 		MemoryBytes: w.limits.MemoryBytes, Opened: w.opened, Closed: w.closed})
 	var no *guard.Denied
 	if errors.As(err, &no) {

@@ -299,6 +299,25 @@ func TestDetail(t *testing.T) {
 	}
 }
 
+// One bad file is set aside, not lost, and stops nobody.
+func TestBadRecord(t *testing.T) {
+	dir := t.TempDir()
+	p := filepath.Join(dir, "abcdefgh.json")
+	if err := os.WriteFile(p, []byte(`{"version":2}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := OpenStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Get("abcdefgh"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("error %v", err)
+	}
+	if b, err := os.ReadFile(p + ".bad"); err != nil || string(b) != `{"version":2}` {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
 // A power cut may leave a new file empty; the daemon starts all the same.
 func TestEmptyRecord(t *testing.T) {
 	dir := t.TempDir()

@@ -77,8 +77,12 @@ func OpenStore(dir string) (*Store, error) {
 			continue
 		}
 		r, err := readRecord(p)
-		if err != nil {
-			return nil, fmt.Errorf("cannot read session %s: %w (move the file away to start without it)", e.Name(), err)
+		if err != nil { // one user's bad file must not stop all: it is kept, and said
+			fmt.Fprintf(os.Stderr, "closedpawd control: session %s cannot be read and is set aside as %s.bad: %v\n", e.Name(), e.Name(), err)
+			if err := os.Rename(p, p+".bad"); err != nil {
+				return nil, fmt.Errorf("cannot set session %s aside: %w", e.Name(), err)
+			}
+			continue
 		}
 		if r.State == StateRunning {
 			r.State = StateInterrupted

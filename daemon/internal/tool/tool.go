@@ -26,6 +26,7 @@ type Invocation struct {
 	Name    string
 	Shown   string // the command or the path, for people
 	Summary string // one sentence: what will happen
+	Detail  string // all of it, as a person who is asked reads it
 	args    any
 	command sandbox.Command
 	stdin   []byte
@@ -65,7 +66,7 @@ func Parse(name string, args json.RawMessage) (*Invocation, error) {
 		if a.Command == "" {
 			return nil, errors.New(`"command" is missing`)
 		}
-		return &Invocation{Name: name, Shown: a.Command, Summary: "run a command in the sandbox", args: a,
+		return &Invocation{Name: name, Shown: a.Command, Detail: a.Command, Summary: "run a command in the sandbox", args: a,
 			command: sandbox.Command{Argv: []string{"/bin/sh", "-c", a.Command}}}, nil
 	case "read_file":
 		var a readArgs
@@ -75,7 +76,7 @@ func Parse(name string, args json.RawMessage) (*Invocation, error) {
 		if err := path(a.Path); err != nil {
 			return nil, err
 		}
-		return &Invocation{Name: name, Shown: a.Path, Summary: "read a file in the sandbox", args: a, exact: true,
+		return &Invocation{Name: name, Shown: a.Path, Detail: a.Path, Summary: "read a file in the sandbox", args: a, exact: true,
 			command: sandbox.Command{Argv: []string{"/usr/bin/head", "-c", fmt.Sprint(role.MaxToolResult + 1), "--", a.Path}}}, nil
 	case "write_file":
 		var a writeArgs
@@ -89,7 +90,7 @@ func Parse(name string, args json.RawMessage) (*Invocation, error) {
 			return nil, errors.New(`"content" is missing`)
 		}
 		const script = `mkdir -p -- "$(dirname -- "$1")" && cat > "$1"`
-		return &Invocation{Name: name, Shown: a.Path, Summary: "write a file in the sandbox", args: a, stdin: []byte(*a.Content),
+		return &Invocation{Name: name, Shown: a.Path, Detail: a.Path + "\n" + *a.Content, Summary: "write a file in the sandbox", args: a, stdin: []byte(*a.Content),
 			command: sandbox.Command{Argv: []string{"/bin/sh", "-c", script, "sh", a.Path}}}, nil
 	}
 	return nil, fmt.Errorf("%w: %q", ErrUnknown, name)
