@@ -30,8 +30,8 @@ func (e *Error) Unwrap() error { return e.Kind }
 
 // What to do about a bundle. closedpawd -sign signs with the key that it made at its first start.
 const (
-	fixSign    = `if the policy is as you want it, sign it: closedpawd -sign`
-	fixEdit    = `correct the file, then sign the policy: closedpawd -sign`
+	fixSign    = `if the policy is as you want it, sign it: closedpawd -sign (with -dev DIR where it runs so)`
+	fixEdit    = `correct the file, then sign the policy: closedpawd -sign (with -dev DIR where it runs so)`
 	fixSigners = `correct the file; ssh-keygen(1) has its format under ALLOWED SIGNERS`
 )
 

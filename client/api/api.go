@@ -110,7 +110,7 @@ type Session struct {
 	Kind    string    `json:"kind"` // ask or run
 	Model   string    `json:"model,omitempty"`
 	Title   string    `json:"title"` // start of the first prompt or the command
-	State   string    `json:"state"` // running, waiting, done
+	State   string    `json:"state"` // running, done, failed or interrupted
 	Created time.Time `json:"created"`
 	Updated time.Time `json:"updated"`
 }

@@ -56,20 +56,20 @@ func (d *daemon) checks(r *http.Request, _ guard.Caller) ([]api.Check, error) {
 		log.Detail = fmt.Sprintf("%d records; check them with: closedpawctl audit verify", page.Size)
 	}
 	out = append(out, log)
-	models, version, problem, err := d.sessions.Models(ctx)
+	m, err := d.sessions.Models(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ollama := api.Check{Name: "Ollama", OK: problem == "", Detail: problem, Fix: "start it with: ollama serve"}
+	ollama := api.Check{Name: "Ollama", OK: m.Problem == "", Detail: m.Problem, Fix: m.Hint}
 	tools := api.Check{Name: "models", Fix: "pull one that can call tools, for example: ollama pull qwen3"}
 	n := 0
-	for _, m := range models {
-		if m.Provider == "ollama" && m.Tools {
+	for _, o := range m.Models {
+		if o.Provider == "ollama" && o.Tools {
 			n++
 		}
 	}
-	if problem == "" {
-		ollama.Detail, ollama.Fix = fmt.Sprintf("version %s at %s", version, d.config.Ollama), ""
+	if m.Problem == "" {
+		ollama.Detail = fmt.Sprintf("version %s at %s", m.Version, d.config.Ollama)
 	}
 	tools.OK = n > 0
 	tools.Detail = fmt.Sprintf("%d of Ollama's can call tools; the built-in one is there: -m demo", n)

@@ -59,8 +59,11 @@ func (d *daemon) status(r *http.Request, c guard.Caller) (api.Status, error) {
 }
 
 func (d *daemon) models(r *http.Request, _ guard.Caller) ([]api.Model, error) {
-	list, _, _, err := d.sessions.Models(r.Context())
-	return list, err
+	a, err := d.sessions.Models(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	return a.Models, nil
 }
 
 func (d *daemon) ask(r *http.Request, c guard.Caller, in api.AskRequest, out session.Sink) error {

@@ -104,7 +104,8 @@ func (g *gateway) list(url string) role.Message {
 		models, err = p.Models(g.ctx)
 	}
 	if err != nil {
-		out.Problem = problem(err).Error()
+		e := problem(err)
+		out.Problem, out.Hint = e.Message, e.Hint
 		return out
 	}
 	out.Models = append(out.Models, models...)

@@ -181,11 +181,11 @@ func TestListModels(t *testing.T) {
 		t.Errorf("%+v, %v", m, err)
 	}
 	m, err = role.Ask[role.Models](t.Context(), c, &role.ListModels{URL: "http://127.0.0.1:1"})
-	if err != nil || !strings.Contains(m.Problem, "ollama serve") || len(m.Models) != 1 {
+	if err != nil || !strings.Contains(m.Problem+m.Hint, "ollama serve") || len(m.Models) != 1 {
 		t.Errorf("not running: %+v, %v", m, err)
 	}
 	m, err = role.Ask[role.Models](t.Context(), c, &role.ListModels{URL: "http://example.com"})
-	if err != nil || !strings.Contains(m.Problem, "127.0.0.1") || len(m.Models) != 1 {
+	if err != nil || !strings.Contains(m.Problem+m.Hint, "127.0.0.1") || len(m.Models) != 1 {
 		t.Errorf("elsewhere: %+v, %v", m, err)
 	}
 }

@@ -107,7 +107,7 @@ func (g *Guard) Admit(ctx context.Context, id peer.Identity, action policy.Actio
 		return Caller{}, fmt.Errorf("cannot record the request: %w", err)
 	}
 	return Caller{}, &Denied{Reason: fmt.Sprintf("policy does not let uid %d do this (%s): %s", id.UID, action, d.Reason),
-		Hint: "an administrator can change the policy in /etc/closedpaw/policy"}
+		Hint: "an administrator can change the policy, and sign it again with: closedpawd -sign"}
 }
 
 // counted is the user whose refusals these are: those of all who are no person count together, as one person can be
@@ -211,7 +211,7 @@ func (g *Guard) Permit(ctx context.Context, e Effect) (*Permit, error) {
 		}
 		reason = by
 	default:
-		denied = &Denied{Reason: "policy does not allow it: " + d.Reason, Hint: "an administrator can change the policy in /etc/closedpaw/policy"}
+		denied = &Denied{Reason: "policy does not allow it: " + d.Reason, Hint: "an administrator can change the policy, and sign it again with: closedpawd -sign"}
 	}
 	if denied != nil {
 		p.decision = policy.Deny.String()

@@ -215,10 +215,11 @@ type ListModels struct {
 	URL string `json:"url"` // of Ollama
 }
 
-// Models answers ListModels. Problem says why Ollama's are missing, if they are.
+// Models answers ListModels. Problem says why Ollama's are missing, if they are, and Hint what to do about it.
 type Models struct {
 	Models  []api.Model `json:"models"`
 	Problem string      `json:"problem,omitempty"`
+	Hint    string      `json:"hint,omitempty"`
 	Version string      `json:"version,omitempty"` // of Ollama
 }
 

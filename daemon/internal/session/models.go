@@ -14,19 +14,19 @@ const (
 	providerDemo   = "demo" // also its only model's name
 )
 
-// Models lists what can be asked. problem says why Ollama's are missing, if they are.
-func (m *Manager) Models(ctx context.Context) (list []api.Model, version, problem string, err error) {
+// Models lists what can be asked; the one that is taken when nobody names one is marked.
+func (m *Manager) Models(ctx context.Context) (*role.Models, error) {
 	ctx, cancel := context.WithTimeout(ctx, role.Timeout)
 	defer cancel()
 	a, err := role.Ask[role.Models](ctx, m.Gateway, &role.ListModels{URL: m.Ollama})
 	if err != nil {
-		return nil, "", "", err
+		return nil, err
 	}
 	chosen := m.choose(a.Models)
 	for i := range a.Models {
 		a.Models[i].Default = a.Models[i].Name == chosen
 	}
-	return a.Models, a.Version, a.Problem, nil
+	return a, nil
 }
 
 // local says that what the model is told stays on this machine: Ollama forwards to others what is named so.
@@ -53,16 +53,16 @@ func (m *Manager) resolve(ctx context.Context, name string) (model, provider str
 		name = m.Model
 	}
 	if name == "" {
-		list, _, problem, err := m.Models(ctx)
+		a, err := m.Models(ctx)
 		if err != nil {
 			return "", "", err
 		}
-		if name = m.choose(list); name == "" {
-			if problem == "" {
-				problem = "Ollama has no model that can call tools"
+		if name = m.choose(a.Models); name == "" {
+			why, hint := a.Problem, a.Hint
+			if why == "" {
+				why, hint = "Ollama has no model that can call tools", "pull one, name one with -m, or try the built-in one with: -m demo"
 			}
-			return "", "", &api.Error{Code: api.CodeModel, Message: "no model to ask: " + problem,
-				Hint: "start Ollama and pull one, name one with -m, or try the built-in one with: -m demo"}
+			return "", "", &api.Error{Code: api.CodeModel, Message: "no model to ask: " + why, Hint: hint}
 		}
 	}
 	if name == providerDemo {

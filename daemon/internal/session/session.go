@@ -142,12 +142,12 @@ func (m *Manager) begin(rec *Record, out Sink) (*work, error) {
 
 // release keeps what was said and lets the session be worked on again. It comes before the last event: whoever has seen
 // that may go on at once, while the sandbox is still being removed.
-func (w *work) release() error {
+func (w *work) release(state string) error {
 	if w.released {
 		return nil
 	}
 	w.released = true
-	w.rec.State = StateDone
+	w.rec.State = state
 	err := w.m.Store.Save(w.rec)
 	if err != nil {
 		w.m.Store.unused(w.rec.ID)
@@ -163,7 +163,7 @@ func (w *work) end(ctx context.Context, err error) {
 	defer w.m.wg.Done()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), role.Timeout)
 	defer cancel()
-	err = errors.Join(err, w.release())
+	err = errors.Join(err, w.release(StateFailed)) // done has released what went well
 	if w.box != nil {
 		err = errors.Join(err, w.box.Remove(ctx))
 	}
@@ -180,7 +180,7 @@ func (w *work) end(ctx context.Context, err error) {
 
 // done is the last event of work that went well.
 func (w *work) done(reason string) error {
-	if err := w.release(); err != nil {
+	if err := w.release(StateDone); err != nil {
 		return err
 	}
 	return w.send(api.Event{Type: api.EventDone, Done: &api.Done{Reason: reason, Denied: w.denied, Applied: w.applied}})

@@ -21,6 +21,7 @@ import (
 const (
 	StateRunning     = "running"
 	StateDone        = "done"
+	StateFailed      = "failed"      // it ended with an error, was cancelled or took too long
 	StateInterrupted = "interrupted" // the daemon ended while it ran
 )
 
