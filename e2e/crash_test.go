@@ -137,6 +137,20 @@ func TestSandboxKilled(t *testing.T) {
 	well(t, d)
 }
 
+// Who stops a turn and goes on at once is not told that the session is busy.
+func TestGoOnAfterInterrupt(t *testing.T) {
+	d := startDaemon(t, options{})
+	uid := newUID()
+	ask, stderr := sleeping(t, d, uid, "ask", "-m", "demo", "run the command: sleep 1000")
+	if err := ask.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	ends(t, ask, stderr, 130)
+	if code, out, errs := exitCode(t, d.ctl(uid, "ask", "-c", "-m", "demo", "run the command: echo on")); code != 0 || !strings.Contains(out, "on") {
+		t.Errorf("exit code %d: %s%s", code, out, errs)
+	}
+}
+
 // A restart leaves nothing of what ran, and keeps what was said.
 func TestRestart(t *testing.T) {
 	d := startDaemon(t, options{})

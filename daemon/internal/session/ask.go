@@ -23,6 +23,9 @@ const (
 	KindRun = "run"
 )
 
+// goingTime is how long a turn that was just cancelled may take to be cleaned up before the next one is told to wait.
+const goingTime = 2 * time.Second
+
 // defaultTurns bounds the model calls of one request.
 const defaultTurns = 20
 
@@ -53,6 +56,10 @@ func (m *Manager) Ask(ctx context.Context, c guard.Caller, r api.AskRequest, out
 		return err
 	}
 	w, err := m.begin(rec, out)
+	for end := time.Now().Add(goingTime); errors.Is(err, ErrBusy) && time.Now().Before(end) && ctx.Err() == nil; {
+		time.Sleep(20 * time.Millisecond)
+		w, err = m.begin(rec, out)
+	}
 	if err != nil {
 		m.Store.unused(rec.ID)
 		return err
