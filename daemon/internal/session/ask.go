@@ -66,7 +66,7 @@ func (m *Manager) Ask(ctx context.Context, c guard.Caller, r api.AskRequest, out
 	}
 	defer func() { w.end(ctx, err) }()
 	w.interactive = r.Interactive
-	w.label = policy.Label{World: rec.World || prompt.world(), Private: rec.Private}
+	w.saw(policy.Label{World: prompt.world()})
 	if err := w.takeFolder(c, r.Folder); err != nil {
 		return err
 	}

@@ -154,8 +154,7 @@ func (w *work) act(ctx context.Context, c api.ToolCall, ev *api.ToolEvent) (*rol
 		return nil, errors.Join(err, permit.Done(ctx, 0, err))
 	}
 	// From here on the session has seen what anybody may have written, and the person's own files.
-	w.label = w.label.Join(policy.Label{World: true, Private: w.folder != nil})
-	w.rec.World, w.rec.Private = w.label.World, w.label.Private
+	w.saw(policy.Label{World: true, Private: w.folder != nil})
 	res, err := inv.Run(ctx, permit, box, w.m.commandTime())
 	if err != nil {
 		return nil, errors.Join(w.lost(ctx, err), permit.Done(ctx, 0, err))

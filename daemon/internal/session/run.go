@@ -48,7 +48,7 @@ func (m *Manager) Run(ctx context.Context, c guard.Caller, r api.RunRequest, out
 	if err := w.takeFolder(c, r.Folder); err != nil {
 		return err
 	}
-	w.label = policy.Label{Private: w.folder != nil}
+	w.saw(policy.Label{Private: w.folder != nil})
 	if r.MemoryBytes > 0 {
 		w.limits.MemoryBytes = r.MemoryBytes
 	}

@@ -133,11 +133,17 @@ func (m *Manager) begin(rec *Record, out Sink) (*work, error) {
 		return nil, err
 	}
 	rec.Turns, rec.World, rec.Private = fresh.Turns, fresh.World, fresh.Private
-	w := &work{m: m, rec: rec, out: out, start: time.Now(), limits: sandbox.Limits{
+	w := &work{m: m, rec: rec, out: out, label: policy.Label{World: rec.World, Private: rec.Private}, start: time.Now(), limits: sandbox.Limits{
 		MemoryBytes: m.Profile.MemoryBytes, Processes: m.Profile.Processes, UpperBytes: m.Profile.UpperBytes}}
 	m.active[rec.ID] = w
 	m.wg.Add(1)
 	return w, nil
+}
+
+// saw joins l into the label of the work and of its session, which never goes down: the next turn begins with it.
+func (w *work) saw(l policy.Label) {
+	w.label = w.label.Join(l)
+	w.rec.World, w.rec.Private = w.label.World, w.label.Private
 }
 
 // release keeps what was said and lets the session be worked on again. It comes before the last event: whoever has seen

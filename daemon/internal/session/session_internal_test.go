@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/closedpaw/closedpaw/client/api"
+	"github.com/closedpaw/closedpaw/policy"
 )
 
 func labels(p *prompt) (out []string) {
@@ -331,5 +332,35 @@ func TestEmptyRecord(t *testing.T) {
 	}
 	if _, err := s.Get("abcdefgh"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// What a turn has seen, its session has seen: also where no tool was called, and whatever the next turn sees.
+func TestLabelNeverGoesDown(t *testing.T) {
+	s, err := OpenStore(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &Manager{Deps: Deps{Store: s}, active: map[string]*work{}}
+	rec, err := s.New(1000, KindAsk, "demo", "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, see := range []policy.Label{{}, {World: true}, {}, {Private: true}, {}} {
+		w, err := m.begin(rec, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.saw(see)
+		want := policy.Label{World: i >= 1, Private: i >= 3}
+		if w.label != want {
+			t.Errorf("turn %d: %+v, want %+v", i, w.label, want)
+		}
+		if err := w.release(StateDone); err != nil {
+			t.Fatal(err)
+		}
+		if rec, err = s.Get(rec.ID); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -19,7 +19,6 @@ import (
 // Bounds of a review.
 const (
 	scanEntries = 200_000
-	scanDiff    = 256 << 10
 	maxDetail   = 64 << 10
 )
 
@@ -47,7 +46,7 @@ func (w *work) settle(ctx context.Context, apply string, order bool) error {
 		return err
 	}
 	defer rc.Close()
-	set, err := review.Collect(ctx, rc, role.Scan{Entries: scanEntries, Bytes: w.limits.UpperBytes, DiffBytes: scanDiff})
+	set, err := review.Collect(ctx, rc, role.Scan{Entries: scanEntries, Bytes: w.limits.UpperBytes, DiffBytes: review.MaxDiff})
 	if err != nil {
 		return fmt.Errorf("cannot review what changed: %w", err)
 	}
